@@ -239,7 +239,9 @@ def check_path(name: str, value: Any) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{name} must be a path in an existing home folder, got {described(value)}.") from error
+        raise ValueError(
+            f"{name} must be a path whose ~ refers to an existing home folder, got {described(value)}."
+        ) from error
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def floating_dtype(x: Any) -> np.dtype:
 
 
 def floats(x: Any) -> Any:
-    """Return x unchanged if it contains floating-point numbers; otherwise, convert it to JAX's default dtype."""
+    """Return x, converted to JAX's default floating-point dtype if it contains integers."""
     return x if jnp.issubdtype(x.dtype, jnp.floating) else jnp.asarray(x, floating_dtype(x))
 
 

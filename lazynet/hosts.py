@@ -208,7 +208,7 @@ class _Group:
         self._thread.start()
         if self._me:
             # JAX aborts the process as soon as the connection to the first host closes, and this cannot be disabled.
-            # The handler can safely run Python code, because it runs in the thread that calls abort().
+            # The SIGABRT handler can safely run Python code, because it runs in the thread that calls abort().
             self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._on_abort)
             ctypes.CDLL(None).signal(int(signal.SIGABRT), self._handler)
 
@@ -362,6 +362,7 @@ def _state_key(host: int | str) -> str:
 
 @atexit.register
 def _leave() -> None:
-    # JAX disconnects from the other hosts later, so this process can still tell them that it is ending.
+    # JAX disconnects from the other hosts in an exit handler that runs after this one, so this process can still tell
+    # them that it is ending.
     if several() or _group.cache_info().currsize:
         _group().leave()

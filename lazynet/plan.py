@@ -12,7 +12,7 @@ import jax
 # as computing a small kernel.
 SMALL = 2**28
 
-# Maximum number of seeds, snapshots, shards, and points in a grid; a record of each is kept in memory.
+# Maximum number of seeds, snapshots, shards or grid points. The number is limited, because each has a record in memory.
 MOST = 10**6
 
 

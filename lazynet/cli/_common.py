@@ -1,4 +1,4 @@
-"""Flags, exit codes and output shared by the commands."""
+"""Flags, exit codes and output functions shared by the commands."""
 
 import json
 from collections.abc import Callable, Iterator

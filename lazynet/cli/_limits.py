@@ -71,9 +71,9 @@ class LimitCommand:
 class Complexity:
     """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for a real data set.
 
-    The command factors the kernel if there are at most 16,000 examples. With more examples, it only multiplies vectors
-    by the kernel: the target relative error in the complexity is 1e-5, and the smallest eigenvalue is overestimated by
-    a few percent.
+    The command factors the kernel if there are at most 16,000 examples. With more examples, it uses only
+    kernel-vector products. The target relative error in the complexity is then 1e-5, and the smallest eigenvalue is
+    overestimated by a few percent.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)

@@ -46,7 +46,7 @@ class Sweep:
 
     data: tyro.conf.OmitArgPrefixes[Source] = field(default_factory=lambda: Source(n_test=100))
     n_train: Ints = (256,)
-    """Number of training examples; several values add an axis, and smaller sets are drawn from the largest."""
+    """Number of training examples; several values add an axis, and smaller sets are random subsets of the largest."""
     activation: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="STR ...", help=f"Activation: {one_of(ACTIVATIONS)}; several values add an axis."),
@@ -90,9 +90,9 @@ class Sweep:
     """Number of training examples on which to measure, by default all of them; requires --no-predictions."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     shard: OptionalText = None
-    """Compute only shard k of N in --out, given as k/N; `lazynet merge` assembles the result."""
+    """Compute only shard k of N, given as k/N, and store it in --out; `lazynet merge` assembles the result."""
     check: Switch = False
-    """Exit with code 1 if the verdict fails: an "equal" row or an inequality fails, or a network diverges."""
+    """Exit with code 1 if an exponent contradicts its predicted value, an inequality fails, or a network diverges."""
     json: Switch = False
     """Print one JSON object instead of tables."""
     plan: Switch = False
@@ -112,7 +112,7 @@ class Sweep:
                 if not is_first():
                     return 0
                 if result is None:
-                    assert out is not None  # Only a shard has no result, and a shard requires a folder.
+                    assert out is not None  # Only a shard returns no result, and a shard requires a folder.
                     print(f"Shard {self.shard} is done; {progress_in(out)}.")
                     return 0
                 return report(result, out, self.json, self.check)
@@ -169,7 +169,7 @@ class Merge:
     folder: tyro.conf.Positional[Path]
     """Folder of the study, passed to the shards as --out."""
     check: Switch = False
-    """Exit with code 1 if the verdict fails: an "equal" row or an inequality fails, or a network diverges."""
+    """Exit with code 1 if an exponent contradicts its predicted value, an inequality fails, or a network diverges."""
     json: Switch = False
     """Print one JSON object instead of tables."""
 

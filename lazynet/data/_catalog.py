@@ -30,7 +30,7 @@ class DatasetRecord(NamedTuple):
 
 
 def list_datasets() -> list[DatasetRecord]:
-    """List the real data sets, without reading or downloading any of them.
+    """List the real data sets, without loading or downloading any of them.
 
     Returns:
         A `DatasetRecord` for each data set, with its name, availability, folder and description.

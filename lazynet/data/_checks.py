@@ -5,7 +5,7 @@ import numpy as np
 from lazynet.arrays import float64_array, real_array
 from lazynet.plan import check_memory
 
-# Largest integer that is stored as an integer; JAX uses 32-bit integers by default.
+# Largest magnitude of an integer input that is stored as int32, JAX's default integer type. Larger ones become float64.
 LARGEST = np.iinfo(np.int32).max
 
 

@@ -16,9 +16,10 @@ from lazynet.data._checks import check_rows, check_targets
 class Dataset:
     """Training and test examples, stored as NumPy arrays.
 
-    Inputs are checked but not rescaled; use `unit_rows` to scale rows to unit norm. Targets and real inputs are stored
-    as float64; float64 arrays are not copied. If both `x_train` and `x_test` contain integers, such as token ids, they
-    are stored as int32. User-supplied networks receive them as integers; lazynet's own families convert them.
+    Inputs are checked but not rescaled; use `unit_rows` to scale rows to unit norm. Arrays are stored as float64,
+    and float64 arrays are not copied. However, inputs are stored as int32 if all input arrays contain integers, such as
+    token ids. User-supplied networks receive these inputs as integers; lazynet's own networks convert them to
+    floating-point numbers.
 
     Args:
         x_train: Training inputs, a finite array-like of shape (n, d) with n >= 1. Integers outside the range of int32

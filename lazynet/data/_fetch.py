@@ -36,7 +36,7 @@ class _Limit:
             raise OSError("The download is too slow.")
 
     def reset(self) -> None:
-        # The download is complete, and pooch calls `update` once more with the length that the server stated.
+        # After a download, pooch calls `reset` and then `update` with the total length, which must not be counted.
         self._left = float("inf")
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from lazynet.programs import entry
 
 
 class _LabeledImages(NamedTuple):
-    """The labels of a data set, and a function that reads its images once the arguments have been checked."""
+    """Labels of a data set, and a function that reads the images, to be called after the arguments are checked."""
 
     labels: np.ndarray
     read_images: Callable[[], np.ndarray]

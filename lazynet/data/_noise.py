@@ -17,8 +17,9 @@ from lazynet.typing import Real
 def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n *k"]:
     """Choose round(portion * n) labels without replacement, and redraw them uniformly from all classes.
 
-    A redrawn label may equal the old one, so about n * portion * (1 - 1/k) labels change. For a given key, the examples
-    chosen for a smaller fraction are also chosen for any larger fraction, and they get the same new labels.
+    A redrawn label may equal the old one, so about n * portion * (1 - 1/k) labels change if there are k classes. For a
+    given key, the examples chosen for a smaller fraction are also chosen for any larger fraction, and they get the same
+    new labels.
 
     Args:
         y: Labels, array-like of shape (n,) with values +1 and -1, or (n, k) with one-hot rows minus 1/k.

@@ -85,8 +85,8 @@ def kernel_ensemble(
         start_covariance: Covariance S of the initial outputs on the training rows followed by the test rows, shape
             (n + n_test, n + n_test).
         k_test: Kernel between test and training inputs, shape (n_test, n).
-        learning_rate: Learning rate eta of gradient descent, in which case all times must be multiples of eta. If
-            None, gradient flow is predicted.
+        learning_rate: Learning rate eta of gradient descent; all times must be multiples of eta. If None, gradient flow
+            is predicted.
 
     Returns:
         An `Ensemble` of NumPy float64 arrays.

@@ -173,8 +173,8 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
         steps: Step numbers as integers, shape (s,).
 
     Returns:
-        The displacement at each step as a NumPy float64 array of shape (s,). Values are infinite or NaN if descent
-        diverges.
+        The displacement at each step as a NumPy float64 array of shape (s,). Values are infinite or NaN if
+        gradient descent diverges.
 
     >>> import numpy as np
     >>> from lazynet.dynamics import linearized_displacement

@@ -1,4 +1,4 @@
-"""Kernel modes that a residual excites: diagonalization finds all modes, and Lanczos finds only the modes that matter.
+"""Kernel modes that contribute to a residual, found by full diagonalization or by the Lanczos process.
 
 A Krylov basis yields an approximate residual r~(t) that satisfies dr~/dt = -K r~ up to a defect along the next block
 of the basis. The defect can be computed from the coordinates of r~ alone. Gradient flow and stable gradient descent
@@ -267,8 +267,8 @@ def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> 
     size, positive = np.linalg.norm(modes.weights), modes.values[modes.values > 0]
     if not size > 0 or not positive.size:
         return 0.0
-    # The residual along a mode with eigenvalue zero does not decay, but the errors that it causes in other modes decay
-    # at those modes' rates, so it is assigned the lowest of these rates.
+    # A residual along a mode with eigenvalue zero does not decay, but the errors that it causes in other modes decay at
+    # those modes' rates. Zero eigenvalues are therefore replaced by the smallest positive eigenvalue.
     values = np.maximum(modes.values, positive.min())
     end = _last_time(values, law)
     if not end > 0:
@@ -320,8 +320,8 @@ def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np
 def backward_error(n: int) -> float:
     """Return the relative backward error of the eigendecomposition of an n x n matrix in float64.
 
-    LAPACK guarantees only that the error is at most a modestly growing function of n. For n from 5 to 400 and for
-    spectra that are uniform, clustered or power-law, the largest measured values of norm(V L V' - K) / norm(K) and
+    LAPACK guarantees only that the error is at most a modestly growing function of n. For n from 5 to 400 and
+    for uniform, clustered and power-law spectra, the largest measured values of norm(V L V' - K) / norm(K) and
     norm(V'V - I) were between 10 and 28 times the unit roundoff and grew roughly as n^(1/4). The value returned is at
     least 1.5 times these measured values.
     """

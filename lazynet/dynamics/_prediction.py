@@ -55,8 +55,8 @@ def kernel_descent(
     """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
 
     For the squared loss, the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4). All steps
-    are computed at once in closed form, with eigenvalues that are zero up to rounding set to zero. For other losses or
-    mini-batches, each step costs one product with K, or with the rows of K that belong to the batch.
+    are computed at once in closed form, and eigenvalues that are zero up to rounding are set to zero. For other losses
+    or mini-batches, each step costs one product with K, or with the rows of K that belong to the batch.
     Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect to the
     parameters.
 
@@ -64,7 +64,7 @@ def kernel_descent(
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k), in the form that the loss expects.
         learning_rate: Learning rate eta. The squared loss is 1/2 sum_i ||f_i - y_i||^2; any other loss is summed or
-            averaged over examples.
+            averaged over examples, as its `reduction` specifies.
         steps: Either the number of steps, in which case all steps from 0 up to that number are predicted, or an
             integer array of shape (s,) that lists the steps to predict.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
@@ -136,8 +136,8 @@ def kernel_flow(
 ) -> Trajectory:
     """Predict gradient flow with a fixed kernel, du/dt = -K grad L(u) from u(0) = f0.
 
-    For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2), with eigenvalues
-    that are zero up to rounding set to zero. As a result, the predictions on the test set at infinite time involve the
+    For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2). Eigenvalues
+    that are zero up to rounding are set to zero, so the predictions on the test set at infinite time involve the
     pseudo-inverse of K instead of its inverse. For other losses, the equation is integrated with diffrax until two
     solutions agree to within the tolerance. The hinge loss is not differentiable at y f = 1, where the gradient that
     JAX returns is used. Predictions that stay close to this point oscillate around it, and a tolerance below about 1e-3
@@ -154,8 +154,8 @@ def kernel_flow(
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for a `Spectrum` and for up to 1000 examples, and to "krylov" otherwise. Allowed only for the squared loss.
-        tolerance: Target error, relative to norm(y - f0) for the squared loss and to the largest norm(u - f0) for other
-            losses. Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
+        tolerance: Target error, relative to norm(y - f0) for the squared loss and to the largest norm(u - f0) over time
+            for other losses. Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
             tolerance cannot be met; `Trajectory.error` reports the error.
         progress: Function that is called repeatedly with the number of kernel products so far and the current
             truncation error.

@@ -13,7 +13,7 @@ DOTS_PER_INCH = 200
 
 
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
-    """Write a file atomically, so that even after a power failure it is either complete or absent.
+    """Write a file atomically, so that it is never left partially written, even after a power failure.
 
     Args:
         file: Path of the file. Its folder must exist.
@@ -46,7 +46,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
 
 
 def _umask() -> int:
-    """Return the umask of the process, which can be read only by setting it."""
+    """Return the process's umask, which can be read only by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

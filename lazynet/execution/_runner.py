@@ -185,7 +185,9 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
     output = output_of(kind)
     with finished_store(out) as store:
         if not store.keys:
-            raise ValueError(f"out must contain a study with at least one cell, but that in {str(out)!r} has none.")
+            raise ValueError(
+                f"out must contain a study with at least one cell, but the study in {str(out)!r} has none."
+            )
         cells = {key: store.read(key) for key in store.keys}
         missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
         if missing:

@@ -151,7 +151,7 @@ class Store:
                 f"{str(self.path)!r} was created with a different jax.random generator, so its networks have different "
                 "random keys. Use a different folder."
             )
-        # Packs are not compared, because different machines may divide the networks of the same study differently.
+        # Packs are not compared, because different machines may group the same networks into different packs.
         if _hash(_lasting(self.record, "packs")) != _hash(_lasting(record, "packs")):
             raise self._modified()
         self.check_cells()
@@ -170,7 +170,7 @@ class Store:
         return self.record
 
     def check_cells(self) -> None:
-        """Raise a ValueError if cells are stored but none of them was computed with these settings."""
+        """Raise a ValueError if cells are stored but none of them belongs to this study."""
         studies = [study for study in map(_study_of, self._files.values()) if study is not None]
         if studies and self._study not in studies:
             raise self._modified()

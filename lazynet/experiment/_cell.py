@@ -245,8 +245,8 @@ def network_variables(
 
     Returns:
         The quantities, keyed by name, and an array of shape (members,) that contains the step at which each member
-        diverged, or NEVER if the member did not diverge. Each quantity has shape (members, snapshots, ...) and is NaN
-        starting at the step at which the member diverged.
+        diverged, or NEVER if the member did not diverge. Each quantity has shape (members, snapshots, ...). The
+        values of a diverged member are NaN, starting at the step at which it diverged.
     """
     steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)
@@ -268,7 +268,7 @@ def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.nda
 
 
 def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
-    """For members that stopped early, replace all values after the stop with the last value recorded up to it.
+    """For members that stopped early, replace all values after the stop with the last value recorded by then.
 
     Values have shape (members, step).
     """
@@ -325,7 +325,7 @@ def _without_growing(
 ) -> dict[str, np.ndarray]:
     """Return the predictions of linearized members, with NaN for members whose residuals grow.
 
-    Plain gradient descent on a quadratic loss shrinks every mode of the residual if eta < 2 / lambda_max(K_0). If eta
+    With plain gradient descent on a quadratic loss, no mode of the residual grows if eta <= 2 / lambda_max(K_0). If eta
     is larger, at least one mode grows.
     """
     if not training.plain:

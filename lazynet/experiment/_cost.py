@@ -60,7 +60,7 @@ def check_memory_of_kernels(network: Network, data: Dataset, training: Training)
         training: Settings used to train and measure the network.
 
     Raises:
-        ValueError: If the kernels do not fit.
+        ValueError: If the kernels do not fit in memory.
     """
     if training.measure.kernel_drift:
         rows = training.measure.rows or data.n_train
@@ -193,7 +193,7 @@ def _traced_bytes(
 
 
 def _size(tree: Any) -> int:
-    """Return the number of bytes of all arrays."""
+    """Return the total size of all arrays in bytes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

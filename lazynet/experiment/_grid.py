@@ -68,8 +68,8 @@ def make_axes(axes: Any, network: Network) -> list[Axis]:
     """Return the axes described by a mapping from names to lists of values, in the order of the mapping.
 
     Raises:
-        ValueError: If a name does not uniquely identify a setting of the network, the data or the training, if a
-            list is empty, repeats a value, or contains an invalid value, or if there are too many points.
+        ValueError: If a name does not uniquely identify a setting of the network, data or training, if a list is
+            empty, repeats a value, or contains an invalid value, or if there are too many points.
     """
     if axes is None:
         return []
@@ -178,7 +178,7 @@ def _label(value: Any) -> Any:
 def _training_at(training: Training, values: dict[str, Any], data: Dataset) -> Training:
     """Return the training settings at one point."""
     batch_size = values.get("batch_size", training.batch_size)
-    # A batch that contains all examples is the full batch.
+    # If each batch contains all examples, use full-batch training, for which the batch size is None.
     if isinstance(batch_size, int | np.integer) and batch_size == data.n_train:
         batch_size = None
     optimizer = get_optimizer(values["optimizer"]) if "optimizer" in values else training.optimizer

@@ -1,4 +1,4 @@
-"""Choose how many members to train together: by a benchmark on CPUs, and by the available memory on accelerators."""
+"""Choose how many members to train together, using a benchmark on CPUs and the available memory on accelerators."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
 
 FILE = "packing.json"
-# Settings for the benchmark: width of the members, number of rows, number of features, pack sizes, and number of steps
-# for the largest pack.
+# Benchmark settings: width of the members, number of rows, number of features, pack sizes, and number of steps for the
+# largest pack.
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
 # The benchmark selects the largest pack whose speed is at least this fraction of the fastest pack's speed.
 WITHIN = 0.9

@@ -35,10 +35,11 @@ from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.training._keys import member_key, start_key
 from lazynet.typing import Variables
 
-# Total size, in bytes, above which the oldest infinite-width kernels are discarded before another is computed.
+# Total size of the cached infinite-width kernels, in bytes, above which the oldest ones are discarded before another is
+# computed.
 KEPT = 2**30
-# Maximum number of training predictions (n k) for which a member's kernel is diagonalized. If there are more, the
-# linearized network is trained instead.
+# Maximum number of training predictions (n examples times k outputs) for which a member's kernel is diagonalized. If
+# there are more, the linearized network is trained instead.
 LARGEST_EIGENPROBLEM = 4096
 
 
@@ -182,7 +183,8 @@ def linearized_members(
         error = np.nan if limit is None else np.linalg.norm(average - limit.train) / np.linalg.norm(limit.train)
         return path, float(error)
 
-    # Small kernels are processed in parallel with one thread each, whereas a single large kernel uses all threads.
+    # Small kernels are processed in parallel with one thread each. Large kernels are processed one at a time, and each
+    # uses all threads.
     at_once = (os.cpu_count() or 1) if descend and size <= EXACT else 1
     results: list[tuple[Trajectory | None, float]] = []
     with narrow_products(size):
@@ -211,10 +213,10 @@ def starts(network: Network, trained: Trained, member: int) -> tuple[Any, Any]:
 def _own_descent(
     k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, learning_rate: float
 ) -> Trajectory:
-    """Return the trajectory of kernel descent with a member's K_0, treating the coupled outputs as one vector.
+    """Return the trajectory of kernel descent with a member's kernel K_0, treating the coupled outputs as one vector.
 
-    K_0 covers the training rows followed by the test rows. Its shape is (n + n_test, k, n, k), or (n + n_test, n) if
-    there is only one output.
+    K_0 is the empirical kernel at initialization, evaluated between all rows (training rows followed by test rows) and
+    the training rows. Its shape is (n + n_test, k, n, k), or (n + n_test, n) if there is only one output.
     """
     size = data.y_train.size
     k = k.reshape(-1, size)

@@ -12,7 +12,7 @@ from lazynet.measures import catalog, label_result, settings_by_width
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
-# The dimensions of member variables. Any other dimensions come after them.
+# The leading dimensions of variables that are measured for each member. Any further dimensions follow these.
 MEMBER = ("width", "seed", "step")
 
 
@@ -112,8 +112,9 @@ def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tupl
     """Determine how and when the training of each member ended.
 
     Args:
-        diverged_at: Steps at which the members diverged, or NEVER, as an integer array of any shape.
-        stopped_at: Steps at which the members stopped early, or NEVER, as an integer array of the same shape.
+        diverged_at: Step at which each member diverged, or NEVER if it did not, as an integer array of any shape.
+        stopped_at: Step at which each member stopped early, or NEVER if it did not, as an integer array of the same
+            shape.
         steps: Number of training steps.
 
     Returns:
@@ -155,7 +156,7 @@ def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
 
 
 def _on_layers(values: Values, own: Sequence[str], layers: Sequence[str]) -> Values:
-    """Extend values to all layers in the study, inserting NaN for layers that the network at this point lacks."""
+    """Extend values to all layers in the study, inserting NaN for layers that the network does not have."""
     if "layer" not in values.dims or list(own) == list(layers):
         return values
     axis = values.dims.index("layer")
@@ -211,8 +212,8 @@ def _on_common_dims(parts: list[Values | None]) -> list[Values | None]:
 def _over_axes(parts: list[Values | None], axes: dict[str, list], own_axes: tuple[str, ...]) -> Values:
     """Join the values of one variable at all points, and place the axes of the study after width, seed and step.
 
-    The result is NaN at points that lack the variable. An axis is left out if neither the variable nor its presence
-    depends on that axis.
+    The result is NaN at points that lack the variable. An axis is left out if it affects neither the values of the
+    variable nor which points lack the variable.
     """
     parts = _on_common_dims(parts)
     like = next(part for part in parts if part is not None)

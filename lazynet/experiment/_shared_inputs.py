@@ -17,9 +17,9 @@ class SharedInputs(NamedTuple):
 
     Attributes:
         stepper: The stepper of the network family.
-        arrays: Arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if networks
-            receive the inputs as r coordinates in the space spanned by all rows. If there are fewer rows than features,
-            the components of the weights orthogonal to this space do not affect any output and do not change.
+        arrays: Arrays that the stepper needs, in float64 on the host. They include "span", an orthonormal basis of the
+            space spanned by all rows, shape (d, r), if networks receive each input as r coordinates in this basis. The
+            components of the weights orthogonal to this space affect no output, and training does not change them.
         norm: The spectral norm ||X||_2 of the training inputs, or NaN if no bound needs it.
     """
 

@@ -245,8 +245,8 @@ def _check_shapes(spec: Spec) -> None:
             if shapes != expected:
                 place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    "measure.own must contain functions that return arrays of the same shape at all points and widths, "
-                    f"got {shapes} at {place}, but {expected} elsewhere."
+                    "each function in measure.own must return arrays of the same shape at all points and widths, got "
+                    f"{shapes} at {place}, but {expected} elsewhere."
                 )
 
 

@@ -32,8 +32,8 @@ from lazynet.training import (
 )
 from lazynet.typing import AnyArray
 
-# By default, there are at least DEFAULT_SNAPSHOTS snapshots, and the ratio of successive steps is at most about
-# LARGEST_RATIO.
+# By default, there are at least DEFAULT_SNAPSHOTS snapshots, and the ratio of successive snapshot steps is at most
+# about LARGEST_RATIO.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
 # Names and functions of user-supplied quantities, in hashable form. The functions have the signature
@@ -96,9 +96,7 @@ class Measure:
         reserved = reserved_names()
         for name in self.own:
             if not (isinstance(name, str) and name.isidentifier()) or name in reserved:
-                raise ValueError(
-                    f"measure.own must have names that are identifiers and are not reserved, got {name!r}."
-                )
+                raise ValueError(f"each name in measure.own must be an identifier that is not reserved, got {name!r}.")
         if self.quadratic and not self.predictions:
             raise ValueError("measure.quadratic must be False if measure.predictions is False, got True.")
 
@@ -256,7 +254,9 @@ class Training:
                     # A registered `Quantity` raised this error because its function returned an array with the wrong
                     # number of axes.
                     raise
-                raise ValueError(f"{label} must be a function that JAX can trace, but failed with: {reason}") from error
+                raise ValueError(
+                    f"{label} must be a function that JAX can trace, but tracing failed: {reason}"
+                ) from error
             kind = getattr(result, "dtype", None)
             if kind is None or not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
                 raise ValueError(f"{label} must return one array of real numbers, got {result}.")
@@ -318,7 +318,7 @@ class Training:
             return
         wrong = [step for step in self.snapshots if type(step) is not int or not 0 <= step <= self.steps]
         if wrong:
-            raise ValueError(f"snapshots must be integers from 0 to {self.steps}, got {wrong[0]!r}.")
+            raise ValueError(f"each step in snapshots must be an integer from 0 to {self.steps}, got {wrong[0]!r}.")
 
     def _check_flow(self) -> None:
         if not self.is_flow:

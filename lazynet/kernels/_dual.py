@@ -16,7 +16,7 @@ from lazynet.networks import Function, get_activation
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
-BLOCK = 1024  # rows per block; temporary arrays have at most about 10 BLOCK^2 entries
+BLOCK = 1024  # rows per block; the temporary arrays together have at most about 10 BLOCK^2 entries
 SMALL_BLOCK = 256  # rows per block when evaluating a series; small blocks waste less work on the diagonal of a kernel
 TASKS = 4  # number of parallel tasks that compute the matrix product for a block when evaluating a series
 PAIRS = 2**22  # maximum number of entries in each temporary array used to compare nearly parallel rows
@@ -45,7 +45,7 @@ def gaussian_dual(
 
     Closed forms are used for relu, leaky_relu, abs, erf, gelu and sin (Cho and Saul 2009; Williams 1997; Tsuchida et
     al. 2021, arXiv:2002.08517), and series in the angle between the rows are used for all other activations. At a zero
-    row, the derivative of relu, leaky_relu or abs is the mean of its left and right derivatives.
+    row, the derivative of relu, leaky_relu or abs is taken to be the mean of its left and right derivatives.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
@@ -108,7 +108,7 @@ def tangent_dual(
             # The series is evaluated in float64, and only the result is rounded to the dtype of the rows.
             sides = [x.astype(np.float64, copy=False) for x in sides]
             norms = [np.linalg.norm(x, axis=1) for x in sides]
-            # Zero rows have scale 0, where the correlation does not matter.
+            # A zero row has scale 0, so its correlations with other rows do not matter.
             rows = [(x / np.where(norm > 0, norm, 1)[:, None],) for x, norm in zip(sides, norms, strict=True)]
             # The rows of both inputs are expanded in a single call, so that all features belong to the same series.
             scales = init_scale * np.concatenate(norms)
@@ -177,8 +177,8 @@ def _correct_correlations(rho: np.ndarray, near: float, unit1: np.ndarray, unit2
 
     An error of eps in rho causes a relative error of up to 2 s^2 eps in a kernel at scale s, or 2e-12 at s = 100. The
     correlations are therefore computed from 1 - rho = |u - u'|^2 / 2, or from 1 + rho = |u + u'|^2 / 2 if rho is
-    negative. The right-hand sides have a relative error of about eps, and they are exactly 0 for equal rows and
-    for opposite rows.
+    negative. The right-hand sides have a relative error of about eps. They are exactly 0 for equal rows in the first
+    case and for opposite rows in the second case.
     """
     for i, j in _pairs(np.abs(rho) > 1 - near, unit1.shape[1]):
         sign = np.sign(rho[i, j])
@@ -313,7 +313,7 @@ def _correct_nearly_parallel(
 
 
 def _pairs(mask: np.ndarray, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the row and column numbers of the true entries of a mask, with at most PAIRS features of rows at a time."""
+    """Yield the row and column indices of the true entries of a mask, in chunks of at most PAIRS // dim entries."""
     # np.flatnonzero is faster than np.nonzero on a two-dimensional mask.
     rows, columns = divmod(np.flatnonzero(mask), mask.shape[1])
     chunk = max(1, PAIRS // dim)

@@ -102,7 +102,8 @@ def empirical_ntk(
         dtype: Dtype of the computation and the result, "float64" or "float32". By default, the result is float64, and
             the computation runs in float64 unless all floating-point inputs and variables are float32 or the network
             runs only in float32 (for example, because its recurrent layers create float32 carries).
-        memory: Memory limit in bytes, not counting the result. Defaults to free memory minus the size of the result.
+        memory: Memory limit in bytes, not counting the result. Defaults to the free memory minus the size of the
+            result.
 
     Returns:
         A NumPy array of shape (n1, n2), or (n1, k, n2, k) if `outputs` is "all". If `parts` is true, a dictionary of
@@ -190,7 +191,7 @@ def empirical_ntk(
 
 
 def _integers(network: Differentiable, x1: AnyArray, x2: AnyArray | None) -> Any:
-    """Return the dtype in which a user-supplied network gets integer inputs, or None for other inputs or networks."""
+    """Return the integer dtype of a network's input rows, or None if the network does not receive integers."""
     dtype = np.result_type(x1.dtype, (x1 if x2 is None else x2).dtype)
     return jax.dtypes.canonicalize_dtype(dtype) if dtype.kind in "iu" and traits(network).integers else None
 
@@ -339,8 +340,8 @@ def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -
 def _product(a: Array, b: Array) -> Array:
     """Return the product a b'.
 
-    If a and b are the same array, the lower-left block is copied from the upper-right block, which saves a quarter of
-    the work.
+    If a and b are the same array, the lower-left block is filled with the transpose of the upper-right block, which
+    saves a quarter of the work.
     """
     if a is not b:
         return a @ b.T

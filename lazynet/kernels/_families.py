@@ -130,13 +130,13 @@ def _convolutional_kernel(network: ConvNet) -> Kernel:
 
 @analytic_kernel.register(Adapted)
 def _adapted_kernel(network: Adapted) -> Kernel | None:
-    """Return the kernel supplied with the network times the squared output scale, or None if none was supplied."""
+    """Return the squared output scale times the kernel supplied with the network, or None if none was supplied."""
     return None if network.kernel is None else _scaled(network, network.kernel)
 
 
 @start_covariance.register(Adapted)
 def _adapted_covariance(network: Adapted) -> Kernel | None:
-    """Return the covariance supplied with the network times the squared output scale, or None if none was supplied."""
+    """Return the squared output scale times the covariance supplied with the network, or None if none was supplied."""
     return None if network.covariance is None else _scaled(network, network.covariance)
 
 

@@ -101,8 +101,8 @@ def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_m
         b: Block of vectors, shape (n, k).
 
     Returns:
-        An array of shape (n, k_more) with k_more >= 8, which consists of the given vectors followed by at least 4
-        columns of standard normal samples. The random columns are the same for all blocks of the same shape.
+        The given vectors, followed by at least 4 columns of standard normal samples, as an array of shape (n, k_more)
+        with k_more >= 8. The random columns are the same for all blocks of the same shape.
     """
     count = max(COLUMNS - b.shape[1], MIN_RANDOM_COLUMNS)
     return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), count))], axis=1)
@@ -164,7 +164,7 @@ class Lanczos:
         """Return orthonormal rows N' that are orthogonal to the basis, and a matrix R for which rows = R' N'.
 
         The recurrence has already made `rows` orthogonal to the last two blocks. Directions that are small relative to
-        `scale` are dropped as rounding error.
+        `scale` are treated as rounding errors and dropped.
         """
         q, r, order = scipy.linalg.qr(rows.T, mode="economic", pivoting=True, check_finite=False)
         rank = int(np.sum(np.abs(np.diag(r)) > 8 * np.finfo(float).eps * scale))
@@ -203,7 +203,7 @@ class Lanczos:
 
     @property
     def multiplied(self) -> int:
-        """Number of basis vectors that have been multiplied by K: all but the last block."""
+        """Number of basis vectors that have been multiplied by K: all but those in the last block."""
         return self._size - len(self._last)
 
     @cached_property

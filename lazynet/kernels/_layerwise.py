@@ -28,8 +28,8 @@ class Layer(NamedTuple):
 
     Attributes:
         gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).
-        inputs: Dictionary that maps the position in "params" of each array of the layer to the vector by which the
-            array is multiplied, or to None for the constant 1.
+        inputs: Dictionary whose keys are the positions of the layer's arrays in "params". Each value is the vector by
+            which the array is multiplied, or None for the constant 1.
     """
 
     gradients: Float[Array, "n k _"]

@@ -199,9 +199,9 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
             return _Table(low, high, [])
         unit = min(1.0, squares.max())
         weights = np.sqrt(unit + squares)
-        # With the factor x.x', entries are about as large as the products of their weights unless the rows are nearly
-        # orthogonal. A larger relative error is therefore sufficient.
-        # Absolute errors stay below 1e-10 at norms of up to 100.
+        # With the factor x.x', an entry is about as large as the product of the weights of its two scales unless the
+        # rows are nearly orthogonal, so a larger error relative to this product is acceptable. Absolute errors stay
+        # below 1e-10 for norms up to 100.
         tolerance = 5 * ENOUGH / weights.max() if has_products else ENOUGH / weights.max() ** 2
         error = min(max(unit * tolerance, BEST), ENOUGH)
         for step in STEPS:
@@ -332,7 +332,7 @@ def _times_cosine(products: Float[np.ndarray, "orders points points"]) -> Float[
 def _squares(
     function: Callable[[np.ndarray], np.ndarray], scales: Float[np.ndarray, " points"]
 ) -> tuple[Float[np.ndarray, " points"], float]:
-    """Return E[sigma(s z)^2] for each scale s, and the largest spacing of the arguments at which sums are accurate."""
+    """Return E[sigma(s z)^2] for each scale s, and the largest spacing of arguments for which sums are accurate."""
 
     def with_spacing(spacing: float) -> np.ndarray:
         count = int(2 * LARGEST / spacing * max(scales.max(), 1))

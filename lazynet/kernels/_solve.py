@@ -81,7 +81,7 @@ def complexity_and_smallest(
     """
     check_number("tolerance", tolerance, positive=True)
     if not isinstance(k, KernelOperator):
-        # To avoid a copy, matrices with other dtypes are not converted to float64.
+        # The matrix is not converted to float64 here, which avoids a copy.
         k = check_square("k", real_array("k", k))
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)
@@ -275,9 +275,9 @@ def _inverse_on_ritz_vectors(process: Lanczos) -> Float[np.ndarray, "m k"]:
 def _safe_smallest_eigenvalue(value: float, residuals: np.ndarray, norms: np.ndarray, n: int) -> float:
     """Return half the smallest Ritz value, or 0 if a much smaller eigenvalue cannot be ruled out yet.
 
-    Conjugate gradient iterations barely reduce the components of a random vector along eigenvectors whose eigenvalues
-    are far below all Ritz values. The typical size of such a component is norm / sqrt(n), so residuals well below that
-    size rule out such eigenvalues.
+    If the right-hand side is a random vector, conjugate gradient iterations barely reduce the residual's components
+    along eigenvectors whose eigenvalues are far below all Ritz values. The typical size of such a component is
+    norm / sqrt(n), so residuals well below that size rule out such eigenvalues.
 
     Args:
         value: Smallest Ritz value.

@@ -41,8 +41,8 @@ def kernel_operator(
     Args:
         kernel: Function `kernel(x1, x2=None, dtype=...)`, as returned by `lazynet.analytic_kernel`.
         x: Inputs, shape (n, d).
-        dtype: Dtype of the entries, "float64" or "float32". Float32 entries use half the memory, and the estimated
-            errors in all results include the rounding errors in the entries.
+        dtype: Dtype of the entries, "float64" or "float32". Float32 entries use half the memory, and their rounding
+            errors are included in the error estimates for all results.
         storage: "memory" stores the upper triangle, n^2 / 2 entries, in memory. "disk" stores the upper triangle in a
             temporary file that is deleted along with the operator. "devices" distributes all rows across
             `jax.devices()`. "none" recomputes every block for every product. Defaults to "devices" if there are

@@ -208,7 +208,8 @@ def _dense(step: Step, position: int, scales: Scales, reads: dict[int, int]) -> 
         return Dense(output, other, scales) if rows == 1 else None
     if len({kind.size for kind in step.input_types + step.output_types}) > 1:
         return None
-    # Gradients with respect to a sum and to each of its terms are equal, so a bias shares the gradient of the product.
+    # The gradient with respect to a sum equals the gradient with respect to each of its terms, so in y = W a + b, the
+    # gradient with respect to b equals the gradient with respect to W a.
     if not isinstance(other, Literal) and reads.get(other) == 1:
         return Dense(other, None, scales)
     return Dense(output, None, scales)

@@ -39,8 +39,8 @@ class Loss:
         per_example: Function that maps predictions and targets, both of shape (n,) or (n, k), to the loss on each
             example, shape (n,).
         reduction: "sum" to sum over the examples, or "mean" to average over them.
-        domain: Targets the loss accepts: "numbers" for any numbers, "signs" for one target per example that is +1 or
-            -1, or "classes" for rows that contain the probabilities of k >= 2 classes, or one-hot rows with 1/k
+        domain: Targets the loss accepts: "numbers" for any numbers, "signs" for one target per example, either +1 or
+            -1, or "classes" for rows that are either the probabilities of k >= 2 classes or a one-hot vector with 1/k
             subtracted from every entry.
 
     Raises:

@@ -61,7 +61,7 @@ class Quantity:
             any Matplotlib color.
         marker: Matplotlib marker for the curve.
         exponent_drawn: Whether the figure plots the fitted exponent against the step.
-        by_layer: Name of the per-layer quantity that replaces this one in the figure if the result contains it.
+        by_layer: Name of the per-layer quantity that, if the result contains it, replaces this one in the figure.
         coordinate: Whether the quantity is a coordinate of the result.
         measure: For user-defined quantities, a function that JAX can trace and that maps (network, variables,
             variables_0, data) to an array. Its arguments are the network, the network's current variables, its initial

@@ -44,7 +44,7 @@ def rms(difference: np.ndarray, axes: int) -> np.ndarray:
 def taylor_gap(network: Model, variables: Variables, start: Variables, x: AnyArray, order: int = 1) -> AnyArray:
     """Return the RMS of f(theta) - T(theta), where T is the Taylor polynomial of the network f at theta_0.
 
-    The polynomial is evaluated at the network's parameters and is not itself trained, so the gap is of order
+    The polynomial is evaluated at the network's parameters and is not itself trained, so the difference is of order
     ||theta - theta_0||^(order + 1) (Chizat, Oyallon and Bach 2019, section 2).
 
     Args:

@@ -88,8 +88,8 @@ def current_kernel(network: Network, variables: Variables, variables_0: Variable
         Kernel, shape (n, n).
 
     Raises:
-        ValueError: If the output for an example depends on other examples, as with batch norm. Studies perform this
-            check themselves.
+        ValueError: If the output for an example depends on other examples, as with batch norm. In a study, the
+            network is checked before this function is called.
     """
     rows = jnp.asarray(data.x_train)
     leaves = jax.tree.leaves((variables, rows))

@@ -1,7 +1,7 @@
 """Displacements of weights and changes in activations.
 
-JAX can trace all of these functions. Their results have the same dtype as the inputs, and NumPy float64 arrays are not
-cast to float32.
+JAX can trace all functions in this module. Their results have the same dtype as the inputs, and NumPy float64 arrays
+are not cast to float32.
 """
 
 import jax
@@ -93,7 +93,7 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
         x: Inputs, shape (n, d).
 
     Returns:
-        The fraction of (unit, example) pairs whose signs differ, a scalar.
+        The fraction of (unit, example) pairs for which the signs differ, a scalar.
     """
     return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
 

@@ -54,7 +54,7 @@ def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> AnyArray:
         # The Lanczos process ends once the basis spans the Krylov space of the initial vector.
         is_running = norm > size * jnp.finfo(f.dtype).eps * jnp.abs(tridiagonal).max()
         beta = jnp.where(is_running, norm, 0)
-        # At the last step, the matrix has no row or column i + 1, so the entries for them are dropped.
+        # At the last step, the matrix has no row or column i + 1, so entries with this index are dropped.
         tridiagonal = tridiagonal.at[i, i + 1].set(beta, mode="drop").at[i + 1, i].set(beta, mode="drop")
         return basis, tridiagonal, jnp.where(is_running, w / norm, 0)
 

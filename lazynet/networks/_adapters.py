@@ -184,7 +184,7 @@ def from_stax(
         A network that implements the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: On first use, if `make` does not return three functions.
+        ValueError: On first use, if `make` does not return a tuple of length 3.
 
     >>> import jax, lazynet as lz
     >>> from lazynet.kernels import neural_tangents
@@ -246,8 +246,8 @@ def from_functions(
         A network that implements the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: If `kernel` does not accept both one and two arrays, or if, on first use, the network has no
-            parameters or any parameter is not floating point.
+        ValueError: If `kernel` cannot be called both with one array and with two arrays, or if, on first use, the
+            network has no parameters or any parameter is not floating point.
 
     >>> import jax, lazynet as lz
     >>> def init(key, x, width):

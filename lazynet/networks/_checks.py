@@ -106,7 +106,8 @@ def check_rows_alone(network: Any, variables: Variables, rows: Array, *, strict:
         network: Hashable function of `(variables, x)`, or hashable object with a method `apply(variables, x)`.
         variables: Variables of the network.
         rows: A few input rows, shape (n, ...).
-        strict: Whether to propagate the network's errors; by default, a network that fails is not checked.
+        strict: Whether to propagate errors raised by the network. By default, a network that raises an error passes
+            the check.
 
     Raises:
         ValueError: If an output depends on other rows, changes from call to call, or is not finite.

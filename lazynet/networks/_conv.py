@@ -54,7 +54,7 @@ class ConvNet(SingleHidden):
         """Check the fields."""
         check_fields(self)
         image = self.image
-        # flax has already converted a list to a tuple.
+        # If the image shape was given as a list, flax has already converted it to a tuple.
         sides = image if isinstance(image, tuple) and len(image) in (2, 3) else ()
         integers = sides and all(type(side) is int and side > 0 for side in sides)
         if image is not None and not (integers and min(sides[:2]) >= self.filter_size):
@@ -91,7 +91,7 @@ def patches(network: ConvNet, x: AnyArray) -> AnyArray:
 
 
 def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
-    """Return the indices, among all d features, of the features in each patch.
+    """Return the indices of each patch's features within a row of d features.
 
     Raises:
         ValueError: If d is not the number of features in the image, or if a signal is shorter than the filter.

@@ -29,7 +29,7 @@ def forward_operations(network: Network, n: int, d: int, dtype: Any = "float32")
 
 @once
 def _intermediate_bytes(network: Network, n: int, d: int, dtype: Any) -> int:
-    """Return the size in bytes of all intermediate values computed for the outputs, in float32."""
+    """Return the total size in bytes of all intermediate values in the computation of the outputs, in float32."""
     values = [
         variable.aval for equation in _traced(network, n, d, dtype).jaxpr.jaxpr.eqns for variable in equation.outvars
     ]
@@ -109,7 +109,7 @@ def parameter_bytes(network: Network, d: int, dtype: Any = "float32") -> int:
 
 
 def timing_network(width: int) -> TwoLayer:
-    """Return a network with a hand-written stepper, for timing training steps.
+    """Return a network that is trained with a hand-written gradient, for timing training steps.
 
     Args:
         width: Number of units m.

@@ -117,7 +117,7 @@ class Expansion:
             fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
             raise ValueError(
                 f"changes must be empty or contain only width={self.width}, got {fields}. An expansion has a fixed "
-                "width and no other fields."
+                "width and no other fields that can be changed."
             )
         return self
 

@@ -69,7 +69,8 @@ class Network(Model, Protocol):
 if TYPE_CHECKING:
     GivenNetwork = Network
 else:
-    # At run time, `check_network` checks user-supplied networks instead, with clearer error messages.
+    # At run time, `check_network` checks user-supplied networks in place of the type annotation, because its error
+    # messages are clearer.
     GivenNetwork = Any
 
 
@@ -105,5 +106,5 @@ def initial_shapes(network: Any, features: tuple[int, ...], dtype: Any) -> Varia
 
 @once
 def _initial_shapes(network: Any, features: tuple[int, ...], dtype: np.dtype, is_64_bit: bool) -> Variables:
-    del is_64_bit  # Only part of the cache key: weights of the default dtype are float64 in 64-bit mode.
+    del is_64_bit  # Used only as part of the cache key, because JAX's default dtype is float64 in 64-bit mode.
     return dict(jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *features), dtype)))

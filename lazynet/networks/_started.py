@@ -30,7 +30,7 @@ class Started(Wrapped):
     start: Start
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables that `start` returns for this key and width, in the floating-point dtype of x.
+        """Return the variables from `start` for the key and the network's width, in the floating-point dtype of x.
 
         Raises:
             ValueError: If these variables do not belong to the network.

@@ -46,7 +46,7 @@ class LayerScaling(NamedTuple):
     """How a network's layers scale with its width. The verdict uses this record to predict exponents.
 
     Attributes:
-        parametrization: Powers of the width that multiply the weights and set their initial scale.
+        parametrization: Exponents of the width in the multipliers, initial scales and default learning rate.
         depth: Number of hidden layers.
         train: Trained part of the network: "hidden", "readout" or "both".
         homogeneous: Whether sigma(c z) = c sigma(z) for all c > 0, or None if this is unknown.
@@ -98,7 +98,7 @@ class Traits:
         neurons: Function that maps the variables to the weights of all units, shape (m, ...), or None if weights
             cannot be assigned to individual units.
         neuron_gradient: Upper bound on |df/dz_r| that holds for every unit r and every input, or None if there is no
-            such bound. The norm is taken over the outputs. The trained weights of unit r must enter only through
+            such bound. The norm is taken over the outputs. The trained weights of unit r must enter f only through
             z_r = w_r . x.
         near_limit: Whether learning rates and displacements computed from the infinite-width kernel also apply at
             practical widths, because the empirical kernels at these widths are close enough to that kernel.
@@ -136,7 +136,7 @@ def traits(network: object) -> Traits:
         network: Any network.
 
     Returns:
-        The traits. For a family without a record, these are the defaults, with `fields` taken from its dataclass.
+        The traits. A family without a record has the default traits, with `fields` taken from its dataclass fields.
 
     >>> import lazynet as lz
     >>> from lazynet.networks import traits

@@ -53,8 +53,8 @@ def check_scale(name: str, scale: Any, width: int) -> float:
         The value of the scale.
 
     Raises:
-        ValueError: If the value is not a positive finite number. If `scale` is a function, errors raised
-            by this function are passed on with a note.
+        ValueError: If the value is not a positive finite number. If `scale` is a function, any error that it raises is
+            re-raised with a note.
     """
     value = scale
     if callable(scale):
@@ -128,7 +128,7 @@ class SingleHidden(nn.Module):
     def _draw_readout(self, key: Array, x: AnyArray) -> Array:
         shape = (self._free_units, self.outputs)
         if self.readout == "sign":
-            # The signs drawn by jax.random.rademacher depend on whether float64 is enabled.
+            # jax.random.rademacher is not used, because its signs depend on whether float64 is enabled.
             readout = jnp.where(jax.random.bernoulli(key, jnp.float32(0.5), shape), 1.0, -1.0)
         else:
             readout = jax.random.normal(key, shape, jnp.float32)
@@ -146,8 +146,8 @@ class TwoLayer(SingleHidden):
     """Two-layer network f(x) = (alpha / sqrt(m)) sum_r a_r sigma(w_r . x), without biases.
 
     The network of Arora et al. 2019, section 3.1, is the case alpha = 1, sigma = relu. The initial weights are
-    w_r ~ N(0, kappa^2 I), with a_r = +-1 or a_r ~ N(0, 1). The trained variables are the w_r and a_r themselves; `init`
-    draws them in float32 and casts them to the dtype of its inputs, or to JAX's default dtype if the inputs are
+    w_r ~ N(0, kappa^2 I) and either a_r = +-1 or a_r ~ N(0, 1). The trained variables are the w_r and a_r themselves;
+    `init` draws them in float32 and casts them to the dtype of its inputs, or to JAX's default dtype if the inputs are
     integers. relu'(0) is 0, as in JAX; in the paper it is 1.
 
     `init(key, x)` returns the arrays "hidden" of shape (m, d) and "readout" of shape (m, k). Trained arrays are in the

@@ -42,8 +42,8 @@ ASYMPTOTIC = {"digits": ("true", "random"), "mnist": ("random",), "cifar10": ("t
 PORTIONS = np.linspace(0, 1, 11)
 # Probability that a bound fails.
 DELTA = 0.01
-# Maximum gap at which a mode counts as following the kernel's prediction. The gap is divided by the initial residual
-# along the mode or by the RMS of the initial residual over all modes, whichever is larger.
+# A mode follows the kernel's prediction if the residual along the mode differs from its predicted value by at most this
+# fraction of the initial residual along the mode or of the RMS initial residual over all modes, whichever is larger.
 MODE_GAP = 0.02
 
 

@@ -56,7 +56,7 @@ SUMS = {
     "x1 + x2^2 - x3^4 / 2": Sum(
         lambda x: x[:, 0] + x[:, 1] ** 2 - x[:, 2] ** 4 / 2, [(1.0, 1.0, 1), (1.0, 1.0, 2), (0.5, 1.0, 4)]
     ),
-    # The terms of the next two functions are their power series, truncated at float64 precision.
+    # The next two functions are expanded in power series, truncated at float64 precision.
     "cos(x1) - 1": Sum(lambda x: np.cos(x[:, 0]) - 1, [(1 / factorial(p), 1.0, p) for p in range(2, 20, 2)]),
     "x1 atan(x1 / 2)": Sum(
         lambda x: x[:, 0] * np.arctan(x[:, 0] / 2),

@@ -24,7 +24,7 @@ class Size(NamedTuple):
         datasets: Names of the data sets.
         curves: Networks for Figure 1.
         speed: Networks for Theorem 4.1.
-        many: Networks for Theorem 4.1 that are trained on more images.
+        many: Networks for Theorem 4.1 that are trained on more images than the `speed` networks.
         modes: Networks that are compared with the kernel mode by mode.
         scales: Networks trained at each initial scale kappa.
         noisy: Networks trained with each fraction of random labels; each seed has its own draw of the labels.

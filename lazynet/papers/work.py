@@ -155,7 +155,7 @@ class Part:
         return Output(self._assemble, result_files)
 
     def request(self) -> str:
-        """Return the request as canonical JSON."""
+        """Return the request as JSON text."""
         return self.text
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ FIGURES = {
     "line_ensemble": ("lazynet.studies.line_ensemble._figure", "plot_line"),
     "mode_residuals": ("lazynet.studies.mode_residuals._figure", "plot_modes"),
 }
-# The coordinates of each kind of result. Sweeps are not listed, because their functions sort the result themselves.
+# The coordinates that a result of each kind must have before it is sorted and plotted. Sweeps are not listed, because
+# the functions that plot and verify them check and sort the result themselves.
 COORDINATES = {
     "infinite_width": ("labels", "step"),
     "laziness_map": ("width", "output_scale", "seed"),
@@ -91,9 +92,9 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
       exponents against the step. Gaps are maxima over snapshots; movement is measured at the last step.
     - infinite width: the losses on true and random labels, and the test error.
     - laziness map: the kernel change and the test error as functions of width and output scale, together with the
-      boundary; and the same two quantities against the control parameter.
-    - line ensemble: the mean along the line, with a band of plus or minus two standard deviations; and the distance
-      from the infinite-width limit against the width.
+      boundary of the lazy regime; and the same two quantities against the control parameter m^p alpha.
+    - line ensemble: the mean output along the line, with a band of plus or minus two standard deviations; and the
+      distance from the infinite-width limit against the width.
     - mode residuals: the residual along a few modes, and how long each mode follows the kernel's prediction.
 
     Measurements are drawn as solid lines, and theory as dashed lines. Unless stated otherwise, bands show the range

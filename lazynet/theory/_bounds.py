@@ -219,7 +219,7 @@ def population_bound(
 
 
 def unseen_share(power: int, dim: int) -> float:
-    """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
+    """Return the fraction of (beta . x)^p that the kernel of a two-layer ReLU network cannot learn on the unit sphere.
 
     Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). It can
     learn an even power completely, but only the linear part of an odd power, that is, the projection of the odd power
@@ -254,7 +254,8 @@ def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
     Corollary 6.2). The bound does not depend on the number or the dimension of the examples.
 
     Args:
-        terms: Tuple (alpha_j, ||beta_j||, p_j) for each term of the sum. Each p_j must be 1 or a positive even number.
+        terms: One tuple (alpha_j, ||beta_j||, p_j) for each term of the sum. Each p_j must be 1 or a positive even
+            number.
 
     Returns:
         Bound on sqrt(y' H^-1 y).

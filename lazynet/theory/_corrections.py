@@ -184,7 +184,7 @@ class _Profile:
         return float(found.min()), float(found.max())
 
     def restricted(self, t: np.ndarray | float) -> np.ndarray:
-        """Return the p for which t is optimal, so that the residuals are orthogonal to the fit's derivative in t."""
+        """Return the p for which t is optimal: residuals are orthogonal to the fit's derivative with respect to t."""
         by_t = self.slopes(t)[0]
         centered = by_t - by_t.mean(axis=-1, keepdims=True)
         return np.asarray(np.sum(centered * (self._logs - self.correction(t)), axis=-1) / (centered @ self._x))

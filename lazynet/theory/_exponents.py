@@ -173,10 +173,11 @@ def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Lay
     """Return the exponents of the pre-activations of each layer, of the initial output f_0, and of each trained array.
 
     The exponents hold for unit-norm inputs and independent weights (Yang and Hu 2021, section 3). Each layer after the
-    first multiplies the size of the pre-activations and, in the backward pass, of the backpropagated signals df/dz_l by
-    sqrt(m) times the size of its weights. If the parametrization multiplies W_l by m^(-a_l), the norm of df/dW_l is the
-    product of m^(-a_l), the norm of the signal and the norm of the input of W_l. A step in W_l changes the
-    pre-activations z_l coherently, by the product of eta m^(-2 a_l), the signal and the squared norm of the input.
+    first multiplies the size of the pre-activations by sqrt(m) times the size of its weights. In the backward pass, it
+    multiplies the size of the backpropagated signals df/dz_l by the same factor. If the parametrization multiplies
+    W_l by m^(-a_l), the norm of df/dW_l is the product of m^(-a_l), the norm of the signal and the norm of the input of
+    W_l. A step in W_l changes the pre-activations z_l coherently, by the product of eta m^(-2 a_l), the signal and the
+    squared norm of the input.
     """
     forward, start, _ = scaling.parametrization
     size = [scaling.init - forward[min(i, 1)] - start[min(i, 1)] for i in range(scaling.depth)]

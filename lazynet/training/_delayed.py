@@ -53,8 +53,8 @@ class DelayedStepper:
     def start(self, member: Member, shared: Shared) -> State:
         """Return the state at step 0.
 
-        The state contains the weights at the start of the block, the block's pre-activations, gradients and rows, and
-        the order of the examples in the epoch.
+        The state contains the weights at the start of the block, the block's pre-activations, gradients and example
+        indices, and the order of the examples in the epoch.
         """
         hidden, x = weights(member.variables, "hidden"), shared["x"]
         block_size = steps_per_block(x.shape[1], self.batch_size) * self.batch_size

@@ -117,7 +117,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return, in every process that trains these members, the number that the first process passed."""
+        """Return the number passed by the first of the processes that train these members."""
         ...
 
 

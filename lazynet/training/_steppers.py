@@ -1,8 +1,8 @@
 """Steppers, which train a member one step at a time, by autodiff or with a hand-written gradient.
 
-A stepper turns variables into a state, advances the state, and turns it back into variables. Its methods are pure and
-traced. They take data as arguments and never close over it; otherwise, compiled programs would store the data as
-constants.
+A stepper turns variables into a state, advances the state, and turns it back into variables. The methods that do
+this are pure and traced. They take data as arguments and never close over it; otherwise, compiled programs would store
+the data as constants.
 """
 
 from collections.abc import Iterable

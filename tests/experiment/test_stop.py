@@ -143,10 +143,10 @@ def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
             lambda: own(lambda n, v, v0, data: float(jnp.sum(data.y_train))),
             r"measure.own\['mine'\] must be a function that JAX can trace",
         ),
-        (lambda: own(hidden), "measure.own must contain .*, got {'mine': .* at width=16"),
+        (lambda: own(hidden), "each function in measure.own must return .*, got {'mine': .* at width=16"),
         (
             lambda: own(hidden, "train_loss"),
-            "measure.own must have names that are identifiers and are not reserved, got 'train_loss'",
+            "each name in measure.own must be an identifier that is not reserved, got 'train_loss'",
         ),
         (lambda: {"stop": lz.Stop(loss=-1.0)}, "stop.loss must be positive and finite, got -1.0"),
         (lambda: {"stop": lz.Stop(plateau=0)}, "stop.plateau must be a positive integer, got 0"),

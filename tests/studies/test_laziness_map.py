@@ -96,7 +96,9 @@ def test_descent_at_a_small_step_finds_the_same_change(found):
 def test_networks_that_do_not_fit_are_recorded_and_are_no_points():
     # Of these networks with two units, one starts without active units, and another loses its active units.
     options = OPTIONS | {"seeds": [2, 5, 6]}
-    with pytest.warns(UserWarning, match="boundary at widths 2, because .* 9 fitted, 0 unfinished, 0 diverged, 3 dead"):
+    with pytest.warns(
+        UserWarning, match=r"at some widths \(2\), because .* 9 fitted, 0 unfinished, 0 diverged, 3 dead"
+    ):
         found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [2, 16], [0.03, 30.0], **options)
     narrow = found.sel(width=2)
     assert (narrow.status == 3).any()
@@ -119,7 +121,7 @@ def test_a_boundary_that_is_steeper_is_told_why():
 
 @pytest.mark.slow
 def test_networks_that_have_no_time_to_fit_are_unfinished():
-    with pytest.warns(UserWarning, match=r"boundary at widths 32, because .* by status: 0 fitted, 6 unfinished"):
+    with pytest.warns(UserWarning, match=r"at some widths \(32\), because .* by status: 0 fitted, 6 unfinished"):
         found = lz.laziness_map(BOTH, DATA, [32], [0.1, 10.0], steps=3, **OPTIONS)
     assert (found.status == 1).all()
     assert np.isnan(found.attrs["boundary_exponent"])

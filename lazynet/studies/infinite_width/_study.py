@@ -153,7 +153,7 @@ class InfiniteWidth:
             "lambda_max": np.asarray(lambda_max),
             "learning_rate": np.asarray(eta),
             "prediction_error": np.array(list(error)),
-            # The error is relative to the combined norm of the true and random labels.
+            # The prediction error is relative to the combined norm of the true and random labels.
             "resolved_loss": np.asarray(0.5 * error.total**2 * np.sum(y**2)),
             "storage": np.asarray(k.storage),
         }

@@ -53,8 +53,8 @@ FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "
 class ScaleByWidth:
     """A function that returns the output scale for each width.
 
-    Unlike a closure, an instance of this class is known not to change, so networks with this scale need not be traced
-    anew in each sweep.
+    Unlike a closure, an instance of this class is known to be immutable, so networks that use it need not be retraced
+    in each sweep.
     """
 
     scales: tuple[tuple[int, float], ...]
@@ -134,8 +134,9 @@ def laziness_map(
         TimeoutError: If the time limit of `out` expires; the map can be resumed.
 
     Warns:
-        UserWarning: If `output_scales` do not bracket the boundary at some width. The kernel change must fall from
-            above `change` to below `change` as the output scale grows.
+        UserWarning: If no boundary is found at some width, because `output_scales` do not bracket it or because fewer
+            than half of the networks fit their data. To bracket the boundary, the kernel change must fall from above
+            `change` to below `change` as the output scale grows.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=16, n_test=8)
@@ -283,9 +284,9 @@ def _with_boundary(result: Result, grid: Result, rounds: list[Round], change: fl
     if missing:
         count = [f"{int((result.status == code).sum())} {code.name.lower()}" for code in MapStatus]
         warnings.warn(
-            f"There is no boundary at widths {', '.join(missing)}, because the kernel change does not cross {change:g} "
-            "within output_scales, or because fewer than half of the networks fit their data. Networks by status: "
-            f"{', '.join(count)}.",
+            f"There is no boundary at some widths ({', '.join(missing)}), because the kernel change does not cross "
+            f"{change:g} within output_scales, or because fewer than half of the networks fit their data. "
+            f"Networks by status: {', '.join(count)}.",
             stacklevel=3,
         )
     predicted = boundary_exponent(scaling_of(grid.isel(output_scale=0)))

@@ -68,8 +68,9 @@ def fit_boundary(
 ) -> Boundary:
     """Find the scale at which the change, averaged over seeds, equals a given level, and fit a power law in the width.
 
-    The scale is found separately for each width, by linear interpolation of the log of the mean in the log of the
-    scale. Intervals come from the spread over seeds, separately at each width, as in `lazynet.theory.fit_exponent`.
+    The scale is found separately for each width, by linear interpolation of the log of the mean as a function of
+    the log of the scale. Intervals come from the spread over seeds, separately at each width, as in
+    `lazynet.theory.fit_exponent`.
 
     Args:
         widths: Widths in ascending order, shape (w,).
@@ -189,7 +190,7 @@ def _crossing(scales: np.ndarray, change: np.ndarray, level: float) -> tuple[flo
     y = np.log(np.maximum(means[at], np.finfo(float).tiny))
     rise, run = y[0] - y[1], np.log(between[1] / between[0])
     log = np.log(between[0]) + run * (y[0] - np.log(level)) / rise
-    # The delta method gives each seed's contribution to the log of the scale, through the means at both ends of
+    # Use the delta method to compute each seed's contribution to the log of the scale from its changes at both ends of
     # the bracket.
     slopes = run * np.array([np.log(level) - y[1], y[0] - np.log(level)]) / rise**2
     relative = np.where(finite, values / np.exp(y)[:, None] - 1, 0) / finite.mean(axis=1, keepdims=True)
@@ -205,7 +206,7 @@ def _fit(widths: np.ndarray, boundary: np.ndarray, variances: np.ndarray, degree
     Args:
         widths: Widths, shape (w,).
         boundary: Log of the boundary at each width, or NaN, shape (w,).
-        variances: Variance of each log, or NaN, shape (w,).
+        variances: Variance of each log boundary, or NaN, shape (w,).
         degrees: Degrees of freedom of each variance, or NaN, shape (w,).
     """
     finite = np.isfinite(boundary)

@@ -16,8 +16,8 @@ def plot_laziness(result: Result) -> Figure:
 
     Also plot both quantities against the control parameter.
 
-    The boundary is drawn with 95% intervals, and its predicted slope as a dashed line. Each cell shows the mean over
-    the networks that fit their data; a cell is gray if fewer than half of its networks fit their data.
+    The boundary is drawn with 95% intervals, and its predicted slope as a dashed line. Each cell of a map shows the
+    mean over the networks that fit their data; a cell is gray if fewer than half of its networks fit their data.
 
     Args:
         result: Result of `lazynet.laziness_map`.

@@ -80,7 +80,7 @@ class Setting:
         return None if result is None else result.isel(step=-1)
 
     def spec(self, widths: Sequence[int], scales: Sequence[float]) -> Spec:
-        """Return the specification of the sweep over the map's grid, which also identifies the map.
+        """Return the specification of the sweep over the map's grid; this specification also identifies the map.
 
         Raises:
             ValueError: If an argument is invalid, or if there is not enough memory.

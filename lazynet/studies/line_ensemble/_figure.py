@@ -96,6 +96,6 @@ def _draw_gap(axes: Axes, result: Result) -> None:
         float(values.where(values > 0).min()) for values in (last[name] for name in lines) if (values > 0).any()
     ]
     if smallest:
-        # Set the lower limit, because error bars may extend below zero, which a logarithmic axis cannot show.
+        # Set the lower limit explicitly, because a logarithmic axis cannot show error bars that extend below zero.
         axes.set_ylim(bottom=min(smallest) / 5)
         axes.legend()

@@ -150,7 +150,10 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
 
 
 def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return the predictions, their statistics over seeds, and the decomposition of their squared gap to the limit."""
+    """Return the predictions, their statistics over seeds, and the decomposition of the mean squared gap.
+
+    The gap is the difference from the infinite-width prediction.
+    """
     widths = plan.settings["widths"]
 
     def stacked(name: str) -> np.ndarray:
@@ -172,7 +175,7 @@ def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[
 
 
 def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mean squared gap over seeds and places, and its split into squared bias and variance.
+    """Return the mean square of the gap over seeds and points of the line, and its parts: squared bias and variance.
 
     If there are at least three seeds, also return jackknife standard errors of the squared bias and the variance.
 

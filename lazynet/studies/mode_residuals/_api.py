@@ -138,9 +138,9 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
         result ends at the step at which it stopped.
 
     Raises:
-        ValueError: If the run was not trained by plain gradient descent, if the arguments have mismatched shapes, if
-            the kernel is not a finite symmetric matrix or has a negative eigenvalue, or if the tolerance is not
-            positive.
+        ValueError: If the network was not trained with plain full-batch gradient descent on the squared loss, if the
+            arguments have mismatched shapes, if the kernel is not a finite symmetric matrix or has a negative
+            eigenvalue, or if the tolerance is not positive.
     """
     import xarray
 

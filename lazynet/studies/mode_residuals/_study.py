@@ -78,7 +78,7 @@ class ModeResiduals:
         ]
 
     def _compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Train a pack of networks, and return their comparison with the kernel, its eigenvalues, and the losses."""
+        """Train a pack of networks; return the comparison with the kernel, the kernel's eigenvalues, and the losses."""
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         y, kernel = self.spec.data.y_train, self.kernel
         if kernel is None:

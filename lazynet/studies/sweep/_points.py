@@ -26,7 +26,7 @@ def ordered(result: Result) -> Result:
     """
     for name in ("width", "seed", "step"):
         if name not in result.coords:
-            raise ValueError(f"result must have the coordinates width, seed and step, got a result without {name}.")
+            raise ValueError(f"result must have the coordinates width, seed and step, but {name} is missing.")
         if name not in result.dims:
             lacking = [
                 variable
@@ -67,7 +67,7 @@ def at_one_point(result: Result) -> Result:
             f"with result.sel({values})."
         )
     result = ordered(result)
-    # Kernel descent describes only full-batch training. Its variables are NaN at the other batch sizes of a sweep.
+    # Kernel descent describes only full-batch training, so the variables based on it are NaN at other batch sizes.
     if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
         absent = [name for name, quantity in catalog().items() if quantity.full_batch]
         return result.drop_vars(absent, errors="ignore")

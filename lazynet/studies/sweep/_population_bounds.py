@@ -8,9 +8,9 @@ from lazynet.studies.sweep._points import at_one_point, settings_of
 from lazynet.theory._bounds import population_bound
 from lazynet.typing import DataArray, Result
 
-# Settings of the networks that the theorem covers.
+# Settings of the networks that are covered by Theorem 5.1 of Arora et al. 2019.
 MODEL = {"activation": "relu", "train": "hidden", "readout": "sign", "output_scale": 1.0, "outputs": 1}
-# Minimum radius, used if no unit has moved.
+# Minimum value of the radius (the largest displacement of any unit), used if no unit has moved.
 STILL = 1e-9
 
 

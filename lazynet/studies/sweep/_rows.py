@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
         quantity: Name of a variable in the result, followed by a layer in brackets if the row is for a single layer.
-        relation: "equal", or "at most" if the quantity must decay at least as fast as predicted.
+        relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
         predicted: Width exponent, as predicted by theory.
         fitted: Exponent fitted to all widths.
         low: Lower end of the 95% interval for the fitted exponent.

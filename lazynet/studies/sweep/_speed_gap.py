@@ -10,7 +10,7 @@ def speed_gap(result: Result) -> DataArray:
     """Return the largest deviation of each network from the prediction of Theorem 4.1 of Arora et al. 2019.
 
     The deviation is the maximum over snapshots k of
-    | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^2k (v_i'(y - u(0)))^2) |. The square root equals sqrt(2 L), where L
+    | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^(2k) (v_i'(y - u(0)))^2) |. The square root equals sqrt(2 L), where L
     is the loss that the kernel predicts at step k. The theorem assumes u(0) = 0, which holds if the initialization is
     symmetric.
 
@@ -35,11 +35,11 @@ def speed_gap(result: Result) -> DataArray:
     """
     if "kernel_train_loss" not in result:
         raise ValueError(
-            "result must contain the variable kernel_train_loss, got a sweep without it. To include this variable, "
-            "train with plain full-batch sgd on the squared loss."
+            "result must contain the variable kernel_train_loss, but it is missing. To include it, train with plain "
+            "full-batch sgd on the squared loss."
         )
     result = ordered(result)
     gap = abs(result.residual_norm - np.sqrt(2 * result.kernel_train_loss))
-    # After a network has stopped, only the prediction keeps changing.
+    # The prediction keeps changing after a network has stopped, so exclude later snapshots from the maximum.
     gap = gap.where(while_training(result) | gap.isnull(), 0.0)
     return gap.max("step", skipna=False).transpose("width", "seed", ...)

@@ -49,10 +49,10 @@ class Verdict:
         band: Half-width of the band around each predicted exponent.
         widths: Widths of the sweep, in ascending order.
         seeds: Number of seeds.
-        diverged: Width and seed of each member that diverged. If the values for a row include such a member, the row
-            never has the status "holds".
-        corrections: Exponent for each row at infinite width, fitted with a correction to scaling, or None if
-            corrections were not requested.
+        diverged: Width and seed of each member that diverged. The status of a row that depends on such a member is
+            never "holds".
+        corrections: For each quantity, the fit that gives its exponent at infinite width, or None if corrections were
+            not requested.
 
     >>> import lazynet as lz
     >>> lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(64, 128), seeds=8).passed
@@ -142,7 +142,7 @@ def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = Fals
     training = while_training(result)
     lacking = [name for name in ("width", "seed") if name not in training.dims]
     training = training.expand_dims(lacking).transpose("step", "width", "seed")
-    # A single width yields no exponents, only levels.
+    # Exponents cannot be fitted to a single width.
     rows = tuple(
         _row(result, prediction, band, training.values)
         for prediction in (_predictions(result) if result.sizes["width"] > 1 else [])
@@ -221,8 +221,8 @@ def scaling_of(result: Result) -> Scaling | None:
         if scale not in result.coords:
             return 0.0
         try:
-            # If the scale is an axis of the sweep, only one of its values is left. The value is a label if any value on
-            # the axis is a function.
+            # If the scale is an axis of the sweep, `result` contains only one of its values. This value is a label if
+            # any value on the axis is a function.
             values = np.broadcast_to(result[scale].values.astype(float), widths.shape)
         except ValueError:
             raise ValueError(
@@ -306,7 +306,7 @@ def reduce_steps(values: DataArray) -> DataArray:
     if "step" not in values.dims:
         return values
     reduction = entry_of(str(values.name)).reduction
-    # The values of a diverged member are NaN from some step onward. Keep the NaN, rather than use the maximum of the
+    # The values of a diverged member are NaN from some step onward. Keep the NaN instead of using the maximum of the
     # earlier values.
     return values.max("step", skipna=False) if reduction == "maximum" else values.isel(step=STEPS[reduction])
 
