@@ -96,6 +96,7 @@ LONG_EXAMPLES = (
     "experiment._training.Measure",
     "measures._catalog.register_quantity",
     "studies._dispatch.merge_shards",
+    "studies._dispatch.plot",
     "studies._dispatch.verify",
     "studies.laziness_map._api.laziness_map",
     "studies.line_ensemble._api.line_ensemble",

@@ -42,6 +42,8 @@ def disturb(is_second, out):
 
 def die(is_killed):
     """Die suddenly, or wait for a value from the host that died."""
+    # Neither host works here, so each sends its beats in time.
+    hosts.BEAT, hosts.SILENCE = 0.5, 3.0
     hosts.agreed(0)
     if is_killed:
         os.kill(os.getpid(), signal.SIGKILL)
