@@ -1,7 +1,7 @@
 """Argument checks shared by all public functions, with one function for each kind of argument.
 
 A check raises a ValueError that names the argument, says what it must be, and shows the value that was passed. Errors
-raised by a user's function are passed on with a note that names the argument that contains the function; see
+raised by a user's function are passed on with a note that names the argument through which the function was passed; see
 `calls_of`.
 """
 
@@ -246,10 +246,10 @@ def check_path(name: str, value: Any) -> Path:
 
 @contextmanager
 def calls_of(name: str) -> Iterator[None]:
-    """Add a note to errors raised by a user's function; the note names the argument that contains the function.
+    """Add a note to errors raised by a user's function, naming the argument through which the function was passed.
 
     Args:
-        name: Name of the argument.
+        name: Name of the argument in the note.
     """
     try:
         yield

@@ -11,8 +11,8 @@ from jax.core import Tracer
 def real_array(name: str, value: Any) -> np.ndarray:
     """Convert an array-like argument to a NumPy array of real numbers, keeping its dtype.
 
-    Without these checks, NumPy would silently ignore masks, drop the imaginary parts of complex numbers, and convert
-    dates, text and booleans to numbers.
+    Arguments that are not arrays of real numbers are rejected. NumPy alone would ignore masks, drop the imaginary parts
+    of complex numbers, and convert dates, text and booleans to numbers.
 
     Args:
         name: Name of the argument in error messages.
@@ -87,8 +87,8 @@ def network_rows(x: Any, dtype: Any) -> jax.Array:
 def with_floats_as(dtype: Any, tree: Any) -> Any:
     """Convert the floating-point leaves of a pytree to a dtype; other leaves keep their dtypes.
 
-    NumPy arrays are copied first. Otherwise, if a function traced without JAX's 64-bit mode had already converted an
-    array, JAX would convert the same array to float32 even in 64-bit mode.
+    NumPy arrays are copied first, because once a function traced without JAX's 64-bit mode has converted an array, JAX
+    converts that same array to float32 even in 64-bit mode.
 
     Args:
         dtype: Dtype of the floating-point leaves in the result.

@@ -27,7 +27,7 @@ class Dispatched(Protocol[P, R_co]):
 def dispatched(
     function: Callable[P, R_co], finish: Callable[[Any, Any], Any] = lambda first, result: result
 ) -> Dispatched[P, R_co]:
-    """Decorate a function as `functools.singledispatch` does, but also accept the first argument by name.
+    """Decorate a function as `functools.singledispatch` does, but also allow the first argument to be passed by name.
 
     Args:
         function: Default implementation, used for types that have no registered implementation.

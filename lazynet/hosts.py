@@ -36,7 +36,7 @@ FAILED = 2
 
 
 class HostStopped(ConnectionError):
-    """Raised on every other host when a host stops or is lost."""
+    """Raised on all remaining hosts when one host stops or is lost."""
 
 
 def several() -> bool:
@@ -79,15 +79,13 @@ def of_all(value: Any) -> list[Any]:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Raise an error on every host if the body fails on one; otherwise, wait until every host has finished the body.
+    """Return a context manager that raises an error on every host if its body fails on any of them.
 
-    The body must not wait for other hosts.
-
-    Returns:
-        A context manager.
+    If the body does not fail on this host, the context manager waits until every host has finished its body. The body
+    itself must not wait for other hosts.
 
     Raises:
-        HostStopped: On the other hosts, if the body raises an error on one host.
+        HostStopped: If the body succeeds on this host, but another host fails, stops or is lost.
     """
     if not several():
         yield
@@ -97,8 +95,8 @@ def together() -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            # Tell the other hosts, which wait at the end of the body. If another host has stopped as well, this host
-            # still raises its own error.
+            # Tell the other hosts, which wait at the end of the `with` body, about the error. If another host has
+            # stopped as well, this host still raises its own error.
             with suppress(HostStopped):
                 group.exchange("together", _description(error))
             raise
@@ -110,10 +108,9 @@ def together() -> Iterator[None]:
 
 @contextmanager
 def working() -> Iterator[None]:
-    """Tell the other hosts if the body raises an error. Unlike in `together`, the body may wait for other hosts.
+    """Return a context manager that tells the other hosts if its body raises an error.
 
-    Returns:
-        A context manager.
+    Unlike the body of `together`, this body may wait for other hosts.
 
     Raises:
         HostStopped: If the body fails because another host stopped or was lost.
@@ -202,7 +199,8 @@ class _Group:
         self._address, self._number, self._beat, self._end = state.coordinator_address, 0, 0, threading.Event()
         self._lock = threading.Lock()
         self.reason, self.works = "", False
-        # What happened to this host, whether another host is lost, and whether `reason` has been raised as an error.
+        # What has happened to this host, if anything; whether another host has been lost; and whether an error has been
+        # raised because of `reason`.
         self._own, self._lost, self._noticed = "", False, False
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -236,7 +234,15 @@ class _Group:
         return [text[1] for text in texts]
 
     def check(self, seconds: float = 0.0, cause: BaseException | None = None) -> None:
-        """Raise an error if another host has stopped or stops within the given number of seconds."""
+        """Raise an error if another host has already stopped or been lost, or if this happens within the given time.
+
+        Args:
+            seconds: Time to wait, in seconds.
+            cause: Exception that led to this check, or None. It becomes the cause of the raised error.
+
+        Raises:
+            HostStopped: If another host has stopped or been lost.
+        """
         end = time.monotonic() + seconds
         while not self.reason and time.monotonic() < end:
             time.sleep(BEAT / 10)

@@ -1,11 +1,11 @@
-"""Compile functions, free their programs, and retrace the user's functions in each call to a public function.
+"""Compile functions, free their programs, and retrace the user's functions on each call to a public function.
 
-A function that is passed to JAX as a static argument is traced once and then looked up by identity, so any value that
-it reads from outside its arguments (such as an attribute, a dictionary, a notebook's global variable or a network's
-module) stays as it was at the first call. If the arguments of a public function contain such a function, the decorator
+A function that is passed to JAX as a static argument is traced once and then looked up by identity, so the values that
+it reads from outside its arguments (for example, from an attribute, a dictionary, a notebook's global variable or a
+network's module) are frozen at the first call. If a public function might call a user-supplied function, the decorator
 `entry` therefore opens a new scope for each call. Within the scope, every function is traced only once, and the next
-call traces it again. A program whose lowered text has been compiled before is reused, so retracing costs only the time
-for tracing and lowering.
+call traces it again. A program is reused if the same lowered text has been compiled before, so retracing costs only the
+time for tracing and lowering.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-# Parameters of public functions that may contain the user's functions.
+# Names of the parameters through which users may pass their own functions to a public function.
 PARAMETERS = frozenset({"network", "loss", "optimizer", "measure", "axes", "training"})
 # Packages whose functions do not depend on mutable global state.
 PACKAGES = ("lazynet", "jax", "optax", "flax", "numpy")
@@ -41,7 +41,7 @@ Returned = TypeVar("Returned")
 # The most recently used ones are last.
 _programs: OrderedDict[Any, Any] = OrderedDict()
 _lock = Lock()
-# User functions registered with the package. Any public function may call them.
+# User-supplied functions registered with the package. Any public function might call them.
 _registered: list[Callable[..., Any]] = []
 _scope: ContextVar[dict["Compiled", "_Traced"] | None] = ContextVar("scope", default=None)
 
@@ -71,9 +71,9 @@ def release() -> None:
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a public function so that its results depend only on the state of its arguments at the time of the call.
 
-    The user's functions are traced again in each call. Functions from this package and its dependencies are not,
-    because they do not depend on mutable global state. Random numbers always come from the same generator, regardless
-    of JAX's settings.
+    The user's functions are retraced on every call. Functions from this package and its dependencies are not, because
+    they do not depend on mutable global state. Random numbers always come from the same generator, regardless of JAX's
+    settings.
     """
     names = inspect.signature(function).parameters
 
@@ -106,7 +106,9 @@ def same_random_numbers() -> Iterator[None]:
 
 
 def register(function: Callable[..., Any]) -> None:
-    """Register a user's function that any public function may call from now on.
+    """Register a user-supplied function, which any public function might call from now on.
+
+    While a function is registered, public functions do not reuse traces from earlier calls.
 
     Args:
         function: Function that is traced as part of a program.
@@ -124,10 +126,10 @@ def unregister(function: Callable[..., Any]) -> None:
 
 
 def is_fixed(value: Any) -> bool:
-    """Return whether all functions and objects in a value are known to behave the same in every call.
+    """Return whether all functions and objects in a value are known to behave the same way every time they are used.
 
     Args:
-        value: Argument of a public function.
+        value: Value to check, such as an argument of a public function.
     """
     if value is None or isinstance(value, str | bool | int | float | np.generic | np.ndarray | np.dtype | jax.Array):
         return True
@@ -141,7 +143,7 @@ def is_fixed(value: Any) -> bool:
 
 
 def once(function: Callable[..., Returned]) -> Callable[..., Returned]:
-    """Decorate a function so that its results are cached for arguments that cannot change between calls.
+    """Decorate a function so that its results are cached for all arguments that are fixed according to `is_fixed`.
 
     Args:
         function: Function of hashable positional arguments.
@@ -187,7 +189,7 @@ class Compiled:
         return result
 
     def lower(self, *args: Any, **kwargs: Any) -> Any:
-        """Lower the function for the given arguments, as a function compiled with `jax.jit` does."""
+        """Lower the function for the given arguments, like the `lower` method of a function compiled with `jax.jit`."""
         return self._current(args, kwargs).lower(*args, **kwargs)
 
     def jitted(self) -> Any:
@@ -246,10 +248,10 @@ def _count(program: Any) -> int:
 
 
 class _Traced:
-    """A `Compiled` function that is traced anew for one scope."""
+    """A `Compiled` function that is retraced for one scope."""
 
     def __init__(self, made: Compiled) -> None:
-        """Wrap the function anew, because values that it reads from outside its arguments may have changed."""
+        """Jit the function again, because values that it reads from outside its arguments may have changed."""
         self.programs: dict[Any, Any] = {}
         self._signature, self._static = made.signature, made.static
         self._jitted = made.jitted()
@@ -288,8 +290,8 @@ def program_of(lowered: Any, kinds: Any = ()) -> Any:
         The program, a `jax.stages.Compiled`.
     """
     text = lowered.as_text()
-    # The text does not show the Python functions of callbacks or the constants that JAX passes as hidden arguments, so
-    # functions that use either are always compiled anew.
+    # The text does not show the Python functions that callbacks call or the constants that JAX passes as hidden
+    # arguments, so functions that use either are always recompiled.
     if "callback" in text or getattr(lowered._lowering, "const_args", True):
         return lowered.compile()
     digest = hashlib.sha256(text.encode()).hexdigest()

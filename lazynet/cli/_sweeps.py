@@ -81,7 +81,7 @@ class Sweep:
     stop_gradient: OptionalFloat = None
     """Stop training a network when the norm of its gradient is at most this value."""
     stop_plateau: OptionalInt = None
-    """Stop training a network when its loss has not fallen by a thousandth over this number of steps."""
+    """Stop training a network when its loss has not fallen by more than 0.1% over this number of steps."""
     sharpness: Switch = False
     """Measure the largest eigenvalue of the empirical kernel, and the learning rate relative to its stability limit."""
     predictions: Switch = True
@@ -112,7 +112,8 @@ class Sweep:
                 if not is_first():
                     return 0
                 if result is None:
-                    assert out is not None  # Only a shard returns no result, and a shard requires a folder.
+                    # The result is None only for a shard, and a shard requires a folder, so there is a folder here.
+                    assert out is not None
                     print(f"Shard {self.shard} is done; {progress_in(out)}.")
                     return 0
                 return report(result, out, self.json, self.check)
@@ -199,7 +200,8 @@ class Status:
             raise ValueError(f"{str(self.folder)!r} does not contain a study.")
         status, how, cells = store.status(), "run its command again with --resume", "cells"
         if store.kind == MAP:
-            # Report the progress of the sweep over the map's grid, because the number of later sweeps is unknown.
+            # Report progress only for the sweep over the map's grid, because the number of later sweeps is not known in
+            # advance.
             grid = Store(self.folder / GRID).status()
             status = grid._replace(running=status.running, result=status.result)
             how, cells = "call lazynet.laziness_map again with lazynet.RunFolder(..., resume=True)", "cells of the grid"

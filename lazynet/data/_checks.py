@@ -5,7 +5,8 @@ import numpy as np
 from lazynet.arrays import float64_array, real_array
 from lazynet.plan import check_memory
 
-# Largest magnitude of an integer input that is stored as int32, JAX's default integer type. Larger ones become float64.
+# Largest magnitude for which integer inputs are stored as int32, JAX's default integer type. Inputs that contain an
+# integer of larger magnitude are stored as float64.
 LARGEST = np.iinfo(np.int32).max
 
 

@@ -36,7 +36,8 @@ class _Limit:
             raise OSError("The download is too slow.")
 
     def reset(self) -> None:
-        # After a download, pooch calls `reset` and then `update` with the total length, which must not be counted.
+        # After a download, pooch calls `reset` and then calls `update` with the total length. The limit is lifted here
+        # so that this last call, which counts all bytes a second time, does not abort the download.
         self._left = float("inf")
 
     def close(self) -> None:
@@ -78,7 +79,7 @@ def _fetch_file(address: str, target: Path, checksum: str, size: int, seconds: f
     Args:
         address: URL of the file.
         target: Path of the uncompressed file.
-        checksum: sha256 checksum of the uncompressed file.
+        checksum: SHA-256 checksum of the uncompressed file.
         size: Size of the uncompressed file in bytes.
         seconds: Time limit for the download in seconds.
 
@@ -90,7 +91,7 @@ def _fetch_file(address: str, target: Path, checksum: str, size: int, seconds: f
     # os.replace is atomic only within a file system, so the temporary folder is a sibling of the target.
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         compressed, plain = Path(scratch) / f"{target.name}.gz", Path(scratch) / target.name
-        # Compression enlarges incompressible data by less than a thousandth.
+        # Besides adding a header, gzip enlarges incompressible data by less than 0.1%.
         _download(address, compressed, size + size // 1000 + 2**16, seconds)
         try:
             content = read_bytes(compressed, size)
@@ -102,7 +103,7 @@ def _fetch_file(address: str, target: Path, checksum: str, size: int, seconds: f
         digest = hashlib.sha256(content).hexdigest()
         if digest != checksum:
             raise ValueError(
-                f"The download of {target.name} from {address} was discarded because the sha256 checksum of the "
+                f"The download of {target.name} from {address} was discarded because the SHA-256 checksum of the "
                 f"uncompressed file is {digest} instead of {checksum}. Try again, or download the file from a "
                 "different source."
             )
@@ -113,7 +114,7 @@ def _fetch_file(address: str, target: Path, checksum: str, size: int, seconds: f
 def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_url: str | None = None) -> Path:
     """Download any MNIST or Fashion-MNIST files that are not yet in the cache.
 
-    The sha256 checksum of each uncompressed file is verified before the file is moved into place. Files that are
+    The SHA-256 checksum of each uncompressed file is verified before the file is moved into place. Files that are
     already in the cache are kept if their checksums are correct.
 
     Args:
@@ -131,7 +132,7 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
 
     >>> fetch_dataset("digits")
     Traceback (most recent call last):
-    ValueError: name must be one of mnist, fashion-mnist, got 'digits'. Other data sets cannot be downloaded.
+    ValueError: name must be 'mnist' or 'fashion-mnist', got 'digits'. Other data sets cannot be downloaded.
     """
     check_name(name, tuple(ADDRESSES), " Other data sets cannot be downloaded.")
     folder = (cache_folder() if cache is None else Path(cache).expanduser()) / name

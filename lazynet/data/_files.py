@@ -18,7 +18,7 @@ IDX_FILES = (
 )
 # Sizes of the uncompressed files in bytes, in the order of IDX_FILES.
 SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
-# sha256 checksums of the uncompressed files, in the order of IDX_FILES. The compressed files are not checked, because
+# SHA-256 checksums of the uncompressed files, in the order of IDX_FILES. The compressed files are not checked, because
 # they differ between mirrors.
 CHECKSUMS = {
     "mnist": (
@@ -52,7 +52,8 @@ def check_name(name: str, allowed: tuple[str, ...] = DATASETS, hint: str = "") -
         ValueError: If `name` is not among the `allowed` names; `hint` is appended to the message.
     """
     if not isinstance(name, str) or name not in allowed:
-        raise ValueError(f"name must be one of {', '.join(allowed)}, got {described(name)}.{hint}")
+        names = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"
+        raise ValueError(f"name must be {names}, got {described(name)}.{hint}")
 
 
 def cache_folder() -> Path:

@@ -23,8 +23,8 @@ from lazynet.precision import host_float64
 from lazynet.programs import compiled
 from lazynet.typing import AnyArray, SquareKernel
 
-# Maximum number of multiplications per call to a compiled program. It keeps each call to about half a second, because a
-# running call cannot be interrupted.
+# Maximum number of multiplications per call to a compiled program. A running call cannot be interrupted, so this limit
+# keeps each call to about half a second.
 CALL = 5e8
 # Maximum number of steps per call. This limit matters for small kernels, for which most of the cost of a step is
 # overhead rather than multiplications.
@@ -46,9 +46,15 @@ class DenseKernel(NamedTuple):
     rounding: float
 
     def error(self, coefficients: np.ndarray, moved: np.ndarray, truncation: float) -> Error:
-        """Return the error in u = f0 + K c relative to the largest norm of u - f0.
+        """Return the error in u = f0 + K c, relative to the largest norm of u - f0 at any time.
 
-        The `storage` part is due to rounding, and the `truncation` part is the given truncation error.
+        The error has two parts: `storage`, which is due to rounding, and `truncation`, which the caller supplies. Both
+        are zero if u = f0 at all times.
+
+        Args:
+            coefficients: Coefficients c at each time, shape (s, n, ...).
+            moved: Change in the predictions, u - f0, at each time, shape (s, n, ...).
+            truncation: Truncation error, relative to the largest norm of u - f0.
         """
         norms = [np.sqrt(np.sum(x.reshape(len(x), -1) ** 2, axis=1)).max() for x in (coefficients, moved)]
         if norms[1] == 0:
@@ -95,8 +101,8 @@ def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
     rows = real_array("batches", batches)
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or len(rows) != steps or not rows.shape[1]:
         raise ValueError(
-            f"batches must be an integer array of shape ({steps}, B), one row of indices per step, got shape "
-            f"{rows.shape} and dtype {rows.dtype}."
+            f"batches must be an integer array of shape ({steps}, B) with one nonempty row of indices per step, got "
+            f"shape {rows.shape} and dtype {rows.dtype}."
         )
     outside = rows[(rows < 0) | (rows >= n)]
     if outside.size:
@@ -121,7 +127,7 @@ def descent_coefficients(
     equivalent to `optax.sgd`. Each step costs one product with K, or with the rows of K that belong to the batch.
 
     Returns:
-        Coefficients, shape (s, n) or (s, n, k).
+        Coefficients, shape (s, n) or (s, n, outputs).
     """
     width = len(y) if batches is None else batches.shape[1]
     limit = int(min(CALL_STEPS, max(1, CALL / (width * y.size))))

@@ -52,8 +52,8 @@ def flow_coefficients(
     the loss. For the logistic and softmax losses, the curvature on an example becomes small once the example is fitted.
 
     Returns:
-        Coefficients, shape (s, n) or (s, n, k), and an estimate of the error in u relative to the largest norm of the
-        change u - f0. The estimate is the larger of the error tolerance per step and the largest difference from a
+        Coefficients, shape (s, n) or (s, n, outputs), and an estimate of the error in u relative to the largest norm of
+        the change u - f0. The estimate is the larger of the error tolerance per step and the largest difference from a
         solution with ten times the error tolerance per step. This difference overestimates the error.
 
     Raises:
@@ -81,7 +81,7 @@ def flow_coefficients(
             scale, done = _root_mean_square(solution.moved), done + solution.steps
             if previous is not None:
                 # Two solutions that use the same steps agree no matter how large their errors are, so the estimate is
-                # never smaller than the tolerance per step.
+                # not allowed to fall below the tolerance per step.
                 error = max(accuracy, _root_mean_square(solution.moved - previous.moved) / scale)
             previous = solution
             # Half of the tolerance is reserved for rounding error.
@@ -174,7 +174,7 @@ def _advance(
         saveat=diffrax.SaveAt(
             subs=[diffrax.SubSaveAt(ts=jnp.clip(times, now, end)), diffrax.SubSaveAt(t1=True)],
         ),
-        # The error in the predictions is controlled, not the error in the coefficients.
+        # The step size controls the error in the predictions rather than the error in the coefficients.
         stepsize_controller=diffrax.PIDController(
             rtol=0.0, atol=allowed, norm=lambda error: jnp.sqrt(jnp.mean(error[0] ** 2))
         ),

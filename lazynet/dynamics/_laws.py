@@ -161,14 +161,14 @@ def _sign(k: np.ndarray) -> np.ndarray:
 
 @allow_overflow
 def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
-    """Return the displacement of the parameters of a linearized network after k steps of gradient descent.
+    """Return the displacement of the parameters of a linearized network after t steps of gradient descent.
 
-    The displacement ||theta(k) - theta(0)|| is sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i). If
-    f_0 = 0, it tends to sqrt(y' K^-1 y) as k tends to infinity (Arora et al. 2019, section 5.2).
+    The displacement ||theta(t) - theta(0)|| is sqrt(sum_i (1 - (1 - eta lambda_i)^t)^2 (v_i' r_0)^2 / lambda_i). If
+    f_0 = 0, it tends to sqrt(y' K^-1 y) as t tends to infinity (Arora et al. 2019, section 5.2).
 
     Args:
-        k: Spectrum of the kernel on the training set.
-        residual: Initial residual r_0 = y - f_0, shape (n,) or (n, k).
+        k: Spectrum of the kernel K on the training set: eigenvalues lambda_i and eigenvectors v_i.
+        residual: Initial residual r_0 = y - f_0, shape (n,) or (n, outputs).
         learning_rate: Learning rate eta.
         steps: Step numbers as integers, shape (s,).
 

@@ -3,9 +3,9 @@
 A Krylov basis yields an approximate residual r~(t) that satisfies dr~/dt = -K r~ up to a defect along the next block
 of the basis. The defect can be computed from the coordinates of r~ alone. Gradient flow and stable gradient descent
 (eta lambda <= 2 without momentum) do not amplify errors. For gradient flow, the error at time t is therefore at most
-the integral of the norm of the defect from 0 to t (Saad 1992, section 4, for the exponential). For gradient descent,
-the integral becomes a sum over steps, and momentum multiplies the bound by 1 / (1 - mu). If there are too many steps to
-sum over, the trapezoid rule estimates the sum.
+the integral of the norm of the defect from 0 to t (see Saad 1992, section 4, on the matrix exponential). For gradient
+descent, the integral becomes a sum over steps, and momentum multiplies the bound by 1 / (1 - mu). If there are too many
+steps to sum over, the trapezoid rule estimates the sum.
 """
 
 import warnings

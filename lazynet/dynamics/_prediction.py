@@ -54,7 +54,7 @@ def kernel_descent(
 ) -> Trajectory:
     """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
 
-    For the squared loss, the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4). All steps
+    For the squared loss, the iteration is u(j+1) = u(j) - eta K (u(j) - y) (Arora et al. 2019, section 4). All steps
     are computed at once in closed form, and eigenvalues that are zero up to rounding are set to zero. For other losses
     or mini-batches, each step costs one product with K, or with the rows of K that belong to the batch.
     Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect to the
@@ -62,7 +62,7 @@ def kernel_descent(
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
-        y: Targets, shape (n,) or (n, k), in the form that the loss expects.
+        y: Targets, shape (n,) or (n, outputs), in the form that the loss expects.
         learning_rate: Learning rate eta. The squared loss is 1/2 sum_i ||f_i - y_i||^2; any other loss is summed or
             averaged over examples, as its `reduction` specifies.
         steps: Either the number of steps, in which case all steps from 0 up to that number are predicted, or an
@@ -73,7 +73,7 @@ def kernel_descent(
             gradient of a summed loss is scaled by n / B. Defaults to the full batch.
         f0: Initial prediction on the training set, a number or an array with the same shape as y.
         k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
-        f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
+        f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, outputs).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for a `Spectrum` and for up to 1000 examples, and to "krylov" otherwise. Allowed only for the squared loss
             on the full batch.
@@ -145,13 +145,13 @@ def kernel_flow(
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
-        y: Targets, shape (n,) or (n, k), in the form that the loss expects.
-        times: Nonnegative times, shape (s,), which may be infinite for the squared loss. Step k of gradient descent
-            with learning rate eta corresponds to time eta k.
+        y: Targets, shape (n,) or (n, outputs), in the form that the loss expects.
+        times: Nonnegative times, shape (s,), which may be infinite for the squared loss. Step j of gradient descent
+            with learning rate eta corresponds to time eta j.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         f0: Initial prediction on the training set, a number or an array with the same shape as y.
         k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
-        f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
+        f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, outputs).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for a `Spectrum` and for up to 1000 examples, and to "krylov" otherwise. Allowed only for the squared loss.
         tolerance: Target error, relative to norm(y - f0) for the squared loss and to the largest norm(u - f0) over time

@@ -54,7 +54,7 @@ class CellCheckpoint:
         return arrays
 
     def due(self) -> bool:
-        """Return whether a minute has passed since the last state was saved."""
+        """Return whether at least a minute has passed since the checkpoint was created or last saved."""
         return time.monotonic() - self._saved >= SECONDS
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
@@ -81,7 +81,7 @@ class CellCheckpoint:
                 shutil.rmtree(self._folder / str(old))
 
     def clear(self) -> None:
-        """Remove all saved states, because the cell is finished or must be recomputed from the beginning."""
+        """Remove all saved states. Called when the cell is finished or must be recomputed from the beginning."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:
@@ -94,7 +94,10 @@ class CellCheckpoint:
 
 
 class Budget:
-    """A checkpoint that is also due when the study's time limit is reached, after which saving raises `OutOfTime`."""
+    """A checkpoint that is also due once the study's time limit is reached.
+
+    From then on, `save` raises `OutOfTime` after storing the state.
+    """
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
         """Combine a checkpoint with a deadline, given as a value of `time.monotonic()`."""
@@ -109,7 +112,7 @@ class Budget:
         return self._checkpoint.load()
 
     def due(self) -> bool:
-        """Return whether to save the state now, because a minute has passed or the time limit has been reached."""
+        """Return whether the underlying checkpoint is due or the time limit has been reached."""
         return self.over() or self._checkpoint.due()
 
     def over(self) -> bool:
@@ -120,7 +123,7 @@ class Budget:
         """Replace the last saved state.
 
         Raises:
-            OutOfTime: If the time limit has been reached.
+            OutOfTime: If the time limit has been reached. The state is saved first.
         """
         self._checkpoint.save(step, arrays)
         if self.over():

@@ -18,7 +18,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
     Args:
         file: Path of the file. Its folder must exist.
         content: Contents of the file.
-        link: Whether to raise an error if the file exists, instead of replacing it.
+        link: Whether to raise an error instead of replacing the file if it already exists.
 
     Raises:
         FileExistsError: If `link` is True and the file exists.

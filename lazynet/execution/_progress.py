@@ -166,11 +166,11 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str, side: int = SIDE) -> float:
-    """Estimate, from a measurement on one device, how fast all devices together multiply square matrices.
+    """Estimate the combined matrix-multiplication speed of all devices from a measurement on one device.
 
     Args:
         dtype: Dtype of the matrices, "float32" or "float64".
-        side: Number of rows of the matrices.
+        side: Number of rows and columns of the matrices that are multiplied in the measurement.
 
     Returns:
         The speed in floating-point operations per second.

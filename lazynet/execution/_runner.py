@@ -193,7 +193,7 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         if missing:
             raise ValueError(
                 f"{str(out)!r} is missing {len(missing)} of {len(cells)} cells; the first missing one is cell "
-                f"{missing[0]}. To compute only the missing cells, run the shards again."
+                f"{missing[0]}. Run the shards again; only the missing cells will be computed."
             )
         result = output.assemble(store.record, [cell for cell in cells.values() if cell is not None])
         store.finish(output.files(result))

@@ -1,4 +1,4 @@
-"""Estimates of the memory and operations that a study needs, made before the study starts."""
+"""Estimates of how much memory and how many operations a study requires, made before the study starts."""
 
 from dataclasses import replace
 from typing import Any
@@ -77,7 +77,7 @@ def _part_kernel_bytes(network: Network, layers: int, rows: int) -> int:
 
 
 def sweep_jobs(spec: Spec) -> list[Job]:
-    """Estimate the memory and operations that a sweep needs.
+    """Estimate how much memory and how many operations a sweep requires.
 
     Each job covers all points in the grid. The byte count of a job is its peak memory at the most demanding point. It
     includes the variables of a pack before and after training, the state kept between training steps, and the kernels.
@@ -97,7 +97,7 @@ def _jobs(spec: Spec, count: bool) -> list[Job]:
 
     Counting their operations is optional because it traces each network several times.
     """
-    # The jobs do not depend on the learning rate or the labels, so points that differ in nothing else share jobs.
+    # The jobs do not depend on the learning rate or the labels, so points that differ only in these share jobs.
     keys = [(point.network, point.data.n_train, point.training) for point in spec.points]
     jobs = {key: _jobs_at(point, spec, count) for key, point in dict(zip(keys, spec.points, strict=True)).items()}
     return [_together(list(parts)) for parts in zip(*(jobs[key] for key in keys), strict=True)]
@@ -198,7 +198,7 @@ def _size(tree: Any) -> int:
 
 
 def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
-    """Estimate the memory and operations that `lazynet.infinite_width` needs.
+    """Estimate how much memory and how many operations `lazynet.infinite_width` requires.
 
     Args:
         data: Training and test sets.

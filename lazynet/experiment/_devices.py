@@ -20,7 +20,7 @@ def mesh_for(members: int, width: int) -> Mesh | None:
 
     Members are divided equally among the devices. If the number of members is not a multiple of the number of devices,
     the neurons of wide networks are divided as well, whereas narrow networks use only some of the devices. If there are
-    several processes, narrow networks must use all devices too, so `padded` increases the number of members.
+    several processes, however, even narrow networks must use all devices, so `padded` increases the number of members.
     """
     devices = jax.devices()
     member = gcd(members, len(devices))

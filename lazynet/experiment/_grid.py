@@ -34,7 +34,14 @@ NUMBERS = ("label_noise", "learning_rate", "momentum", "weight_decay")
 
 
 class Axis(NamedTuple):
-    """An axis: its name, the part of the study that it varies, its values, and their labels."""
+    """An axis of the grid, along which one setting of the study varies.
+
+    Attributes:
+        name: Name of the setting.
+        source: The part of the study to which the setting belongs.
+        values: The values of the setting.
+        labels: The label of each value, in the same order.
+    """
 
     name: str
     source: Source
@@ -215,9 +222,7 @@ def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) ->
 def _subset(data: Dataset, n_train: int | None, noise: float) -> Dataset:
     """Keep n_train random training examples in their original order, and redraw a fraction `noise` of their labels."""
     if n_train is not None and n_train > data.n_train:
-        raise ValueError(
-            f"n_train must be at most {data.n_train}, got {n_train}. It cannot exceed the number of training examples."
-        )
+        raise ValueError(f"n_train must be at most the number of training examples ({data.n_train}), got {n_train}.")
     if not 0 <= noise <= 1:
         raise ValueError(f"label_noise must be between 0 and 1, got {noise}.")
     if n_train not in (None, data.n_train):

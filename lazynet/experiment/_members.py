@@ -201,15 +201,13 @@ def train_members(
 ) -> Trained:
     """Train and measure one member for each key.
 
-    All members have the network's width.
-
     Args:
         network: Network with the same width as the members.
         data: Training and test sets.
         keys: Random key for each member.
         training: Settings used to train and measure the members.
         learning_rate: Learning rate eta.
-        inputs: Inputs that members share.
+        inputs: Inputs that all members share.
         on_steps: Function that is called with the number of newly completed steps, summed over all members.
         checkpoint: Storage for the state of an unfinished pack, or None.
 

@@ -1,4 +1,7 @@
-"""Choose how many members to train together, using a benchmark on CPUs and the available memory on accelerators."""
+"""Choose how many members to train together.
+
+On CPUs, the choice is based on a benchmark; on accelerators, it is based on the available memory.
+"""
 
 import json
 import os

@@ -18,10 +18,10 @@ ERRORS = ("regression_error_start", "regression_error_end", "regression_error_li
 def regression_of_members(
     network: Network, data: Dataset, trained: Trained, diverged: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return test_kernel_drift and, with confidence intervals, the test errors of regression with K_0 and K_T.
+    """Return the test errors of regression with K_0 and K_T, their confidence intervals, and test_kernel_drift.
 
-    K_0 and K_T are the kernels of a member before and after training, averaged over outputs. Each array has shape
-    (members,). Values that depend on K_T are NaN for diverged members.
+    K_0 and K_T are the kernels of a member before and after training, averaged over outputs. The arrays are keyed by
+    name, and each has shape (members,). Values that depend on K_T are NaN for diverged members.
     """
     rows = np.concatenate([data.x_train, data.x_test])
     columns: dict[str, list[float]] = {"test_kernel_drift": [], **{name: [] for name in ERRORS[:2]}}

@@ -155,8 +155,7 @@ def _optimizer_values(optimizer: UpdateRule) -> dict[str, list[float]]:
                 params = optax.apply_updates(params, update)
     except Exception as error:
         raise ValueError(
-            "optimizer must be able to update the two test arrays that identify it in a run folder, but the update "
-            f"failed: {error}"
+            f"optimizer failed to update the two test arrays that are used to identify it in a run folder: {error}"
         ) from error
     return {"optimizer_values": [value for leaf in jax.tree.leaves(params) for value in _rounded(leaf, digits=6)]}
 

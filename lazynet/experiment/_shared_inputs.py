@@ -28,7 +28,10 @@ class SharedInputs(NamedTuple):
     norm: float
 
     def seen(self, data: Dataset) -> Dataset:
-        """Return the data, with the inputs expressed in the coordinates that the networks receive."""
+        """Return the data, with the inputs in the form that the networks receive.
+
+        If `arrays` contains "span", the inputs become coordinates in this basis; otherwise, they do not change.
+        """
         if "span" not in self.arrays:
             return data
         span = self.arrays["span"]
@@ -39,15 +42,16 @@ def share_inputs(network: Network, data: Dataset, training: Training, *, by_span
     """Return the inputs that all members of a network family share.
 
     Args:
-        network: Network of any width.
+        network: A network of the family, of any width.
         data: Training and test sets.
-        training: Settings used to train the members. Coordinates in the span are used only for plain gradient descent,
-            which moves weights only within the span of the inputs. They are not used if there are user-supplied
-            measurement functions, which receive all features.
-        by_span: Whether networks may receive the inputs as coordinates in the span of all rows.
+        training: Settings used to train and measure the members.
+        by_span: Whether networks with one hidden layer may receive the inputs as coordinates in a basis of the span of
+            all rows. Such coordinates are used only if there are fewer rows than features, and only for plain gradient
+            descent, which moves weights only within the span of the inputs. They are not used if there are
+            user-supplied measurement functions, because these receive all features.
 
     Returns:
-        The stepper, its arrays and the norm of the inputs.
+        The stepper, its arrays and the norm of the training inputs.
 
     Raises:
         ValueError: If the optimizer specifies a stepper that does not support the network or the training settings.

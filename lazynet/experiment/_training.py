@@ -150,7 +150,7 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """True for full-batch gradient descent on the squared loss, whose outcome kernel descent predicts."""
+        """True for plain full-batch gradient descent on the squared loss, where kernel descent predicts the outcome."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property
@@ -164,13 +164,10 @@ class Training:
         return snapshot_steps(self.steps, self.snapshots)
 
     def alone(self) -> "Training":
-        """Return a copy of the settings for a single network, without predictions.
-
-        Returns:
-            The copy.
+        """Return a copy of the settings that is suitable for a single network, with predictions turned off.
 
         Raises:
-            ValueError: If `measure` requires predictions that only a sweep makes.
+            ValueError: If `measure.quadratic` or `measure.regression` is True, because these require a sweep.
         """
         for name in ("quadratic", "regression"):
             if getattr(self.measure, name):
@@ -286,8 +283,9 @@ class Training:
                 jax.eval_shape(lambda key, x: network.apply(dict(network.init(key, x)), x), jax.random.key(0), row)
             except (TypeError, jax.dtypes.TypePromotionError) as error:
                 raise ValueError(
-                    "dtype must be 'float32' for a network that fails in float64, for example because it contains "
-                    f"float32 arrays, got 'float64'. The network failed with: {str(error).splitlines()[0]}"
+                    "dtype must be 'float32' for a network that fails in float64, got 'float64'. A network may fail in "
+                    "float64 if, for example, it contains float32 arrays. The error was: "
+                    f"{str(error).splitlines()[0]}"
                 ) from error
 
     def _check_batch_size(self, data: Dataset) -> None:
@@ -347,8 +345,8 @@ class Training:
         measure = self.measure
         if measure.regression and not (data.n_test and is_labels(data.y_train)):
             raise ValueError(
-                "measure.regression must be False unless there are test examples and the targets are labels (+1 or -1, "
-                "or one-hot rows minus 1/k), got True."
+                "measure.regression = True requires test examples, and targets that are labels (+1 or -1, or one-hot "
+                "rows minus 1/k)."
             )
         if measure.rows is None:
             return

@@ -200,7 +200,7 @@ def _check_rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarra
     rows = array.astype(dtype, copy=False)
     invalid = ~np.isfinite(rows).all(axis=1)
     if invalid.any():
-        raise ValueError(f"{name} must have finite rows, got NaN or infinity in row {np.argmax(invalid)}.")
+        raise ValueError(f"{name} must have only finite entries, got NaN or infinity in row {np.argmax(invalid)}.")
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows)
     invalid = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares)) & array.any(axis=1)

@@ -1,4 +1,4 @@
-"""Machine code for series in the angle between two rows, with inner products of the rows' features as coefficients.
+"""Machine code that sums series in the angle between two rows; the coefficients are inner products of features.
 
 For a pair of rows, the k-th coefficient is an inner product of a few features of the two rows. XLA would write the
 partial sums of a whole block to memory after each term, and would have to compile a separate program for each number of
@@ -232,7 +232,8 @@ def clenshaw(rho: Float[np.ndarray, "n1 n2"], series: Sequence[Series]) -> Float
     """Return the sum of several series in the angle arccos(rho), computed by Clenshaw's algorithm.
 
     The argument of the Chebyshev polynomials T_k is y = 2 (arcsinh(h / focus) / arcsinh(sqrt(1/2) / focus))^2 - 1 with
-    h = sqrt((1 - |rho|) / 2). Thus y = -1 if |rho| = 1, and y = 1 if rho = 0.
+    h = sqrt((1 - |rho|) / 2), where `focus` is a field of each `Series`. Thus y = -1 if |rho| = 1, and y = 1 if
+    rho = 0.
 
     Args:
         rho: Correlations, shape (n1, n2). Their absolute values may exceed 1 by a rounding error.
@@ -242,7 +243,8 @@ def clenshaw(rho: Float[np.ndarray, "n1 n2"], series: Sequence[Series]) -> Float
         A NumPy float64 array of shape (n1, n2).
 
     Raises:
-        ValueError: If the features of a series do not match the shape of `rho` or the ranks.
+        ValueError: If a rank is negative, or if the features of a series do not match the shape of `rho` or the ranks
+            of that series.
     """
     n1, n2 = rho.shape
     rows, columns = (-(-n // multiple) * multiple for n, multiple in ((n1, ROWS), (n2, TOGETHER)))

@@ -41,7 +41,8 @@ def spectral_density(k: SquareKernel | KernelOperator, *, products: int = 20) ->
     """Estimate the density of a kernel's eigenvalues by stochastic Lanczos quadrature.
 
     For averages of polynomials of degree up to 2 * products - 1, the only error is the sampling error of the random
-    vectors, which `SpectralDensity.average` estimates. Each isolated eigenvalue becomes a separate point.
+    vectors, which `SpectralDensity.average` estimates. The estimated density consists of weighted points, and each
+    isolated eigenvalue appears as a separate point.
 
     Args:
         k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.

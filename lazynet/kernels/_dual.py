@@ -17,15 +17,16 @@ from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
 BLOCK = 1024  # rows per block; the temporary arrays together have at most about 10 BLOCK^2 entries
-SMALL_BLOCK = 256  # rows per block when evaluating a series; small blocks waste less work on the diagonal of a kernel
-TASKS = 4  # number of parallel tasks that compute the matrix product for a block when evaluating a series
+SMALL_BLOCK = 256  # rows per block if a series is used; small blocks waste less work on the diagonal of a kernel
+TASKS = 4  # number of parallel tasks that share the matrix product for a block if a series is used
 PAIRS = 2**22  # maximum number of entries in each temporary array used to compare nearly parallel rows
 # If |cosine| is within this distance of 1, the angle is computed from the rows; see `_correct_nearly_parallel`.
 NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
 # If the largest scale exceeds this value, inner products of unit rows are not accurate enough for series in the angle,
 # so the correlations of nearly parallel rows are recomputed.
 STEEP = 10
-CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # neural-tangents layers that compute closed forms
+# Activations whose closed forms are taken from neural-tangents, and the names of the corresponding layers there.
+CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}
 
 Rows = tuple[np.ndarray, ...]
 Waitable = Callable[[], np.ndarray]

@@ -19,7 +19,7 @@ from lazynet.kernels._machine import machine_code
 from lazynet.kernels._threads import in_threads
 
 ROWS = 8  # number of rows whose sums are held in registers
-TOGETHER = 8  # number of vectors by which each entry is multiplied each time it is read
+TOGETHER = 8  # number of vectors that are processed each time a matrix entry is read
 CHUNK = 2048  # columns per pass over the rows of a strip, few enough that vector entries and column sums stay in cache
 STRIP = 128  # rows per strip; strips are assigned in turn to the lanes, which are processed in parallel
 LANES, ROWS_PER_LANE = 4, 2048  # minimum number of parallel lanes, and number of rows per lane for larger matrices

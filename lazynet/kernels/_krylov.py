@@ -3,7 +3,7 @@
 The process computes K Q = Q T + N R E' (Golub and Van Loan 2013, section 10.3.6). The matrix Q of shape (n, m) has
 orthonormal columns, and its first columns span the column space of the block b of starting vectors. T = Q' K Q is block
 tridiagonal, N R is the remainder of the last block, and E consists of the last columns of the identity. For every
-function f, the same Q then yields the approximation Q f(T) Q' b of f(K) b. Each new block is orthogonalized against all
+function f, f(K) b can then be approximated by Q f(T) Q' b with the same Q. Each new block is orthogonalized against all
 previous blocks. The short recurrence alone would lose orthogonality immediately, because the eigenvalues of kernels
 span ten orders of magnitude.
 
@@ -238,9 +238,9 @@ class Lanczos:
 def largest_eigenvalue(k: SquareKernel | KernelOperator) -> float:
     """Compute the largest eigenvalue of a kernel to a relative accuracy of about 1e-12.
 
-    For an operator, a Lanczos process with fixed random vectors runs until the residual of the largest Ritz value is at
-    most a millionth of this value. The error in the eigenvalue is far smaller, because it is on the order of the
-    squared residual divided by the gap to the next eigenvalue.
+    For an operator, a Lanczos process that starts from random vectors with a fixed seed runs until the residual of the
+    largest Ritz value is at most a millionth of that value. The error in the eigenvalue is far smaller, because it is
+    on the order of the squared residual divided by the gap to the next eigenvalue.
 
     Args:
         k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.

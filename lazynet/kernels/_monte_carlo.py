@@ -21,7 +21,9 @@ from lazynet.typing import AnyArray, Variables
 
 
 class MonteCarloKernel(NamedTuple):
-    """Mean of the empirical kernel over random initializations, as NumPy float64 arrays.
+    """Mean of the empirical kernel over random initializations, with its standard error.
+
+    Both are NumPy float64 arrays.
 
     Attributes:
         kernel: Mean over initializations, shape (n1, n2).

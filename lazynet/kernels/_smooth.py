@@ -12,8 +12,8 @@ grows only linearly with the scale, whereas the Hermite series needs a number of
 scale. Still, the sum is too long to evaluate for every pair of rows. As a function of h = sin(theta / 2), the sum
 over even or odd m varies over distances on the order of 1 / s near h = 0. The substitution h = focus sinh(w) stretches
 this region, so that a Chebyshev series in w needs only a few dozen terms at any scale. Its coefficients are smooth
-functions of the two scales. They are interpolated between Chebyshev points in arcsinh(s) and written as sums of a few
-products of a function of s and a function of s'.
+functions of the two scales. Each coefficient is interpolated between Chebyshev points in arcsinh(s) and written as a
+sum of a few terms of the form f(s) f(s') or -f(s) f(s').
 """
 
 import functools
@@ -33,15 +33,16 @@ from lazynet.networks import Activation, Function, get_activation, value_and_slo
 # Step sizes to try for the average over r, and the smallest and largest r. The average is a trapezoidal sum in log(r).
 # Its error is about exp(-pi^2 / (2 step)) for the density of r alone, but oscillating functions need smaller steps.
 STEPS, SMALLEST, LARGEST = (1 / 8, 1 / 16, 1 / 32, 1 / 64), 1e-8, 13.0
-# Bounds on the relative error at which series and products are truncated. BEST is the smallest error that rounding
-# permits, and ENOUGH is sufficient if all expectations are of order 1.
+# Smallest and largest tolerances for the relative error caused by truncating series and sums of products. Rounding
+# permits no tolerance below BEST, and ENOUGH is sufficient if all expectations are of order 1.
 BEST, ENOUGH = 5e-15, 1e-12
 # A Fourier series is resolved if the squares of the upper half of its coefficients make up at most this fraction of the
 # sum of all squares.
 ROUNDING = 1e-30
 MOST_ANGLES = 2**18
 POINTS = (4, 6, 9, 13, 19, 28, 40, 60, 90, 130, 190, 280)  # numbers of interpolation points to try
-WITH_PRODUCTS = ("hidden", "both")  # parts of a kernel with a term that contains the factor x.x'
+# Values of the argument `part` of `smooth_series` for which a term of the kernel has the factor x.x'.
+WITH_PRODUCTS = ("hidden", "both")
 TERMS = (32, 64, 128, 256, 512, 1024)
 # Spacings to try between the arguments at which an activation is evaluated. Features of the activation that are
 # narrower than the first spacing may be missed.
@@ -199,9 +200,9 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
             return _Table(low, high, [])
         unit = min(1.0, squares.max())
         weights = np.sqrt(unit + squares)
-        # With the factor x.x', an entry is about as large as the product of the weights of its two scales unless the
-        # rows are nearly orthogonal, so a larger error relative to this product is acceptable. Absolute errors stay
-        # below 1e-10 for norms up to 100.
+        # An entry with the factor x.x' is about as large as the product of the weights of its two scales, unless the
+        # rows are nearly orthogonal. The error relative to this product can therefore be larger than without the
+        # factor. Absolute errors stay below 1e-10 for rows with norms up to 100.
         tolerance = 5 * ENOUGH / weights.max() if has_products else ENOUGH / weights.max() ** 2
         error = min(max(unit * tolerance, BEST), ENOUGH)
         for step in STEPS:
@@ -294,7 +295,8 @@ def _products(
     error: float,
 ) -> Float[np.ndarray, "orders points points"]:
     """Add the coefficients C_m(s, s') of cos(m theta), multiplied by the factors of the two scales, to `total`."""
-    # The step is a power of two, so its multiples are exact. Rounding errors in log(r) would change the sums.
+    # The step is a power of two, so that its multiples are exact. Otherwise, rounding errors in log(r) would change the
+    # sums.
     r = np.exp(step * np.arange(math.floor(math.log(SMALLEST) / step), math.ceil(math.log(LARGEST) / step)))
     density = step * r**2 * np.exp(-(r**2) / 2)
     for radii, part in _octaves(r * scales.max(), r, density):

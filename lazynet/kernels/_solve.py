@@ -38,15 +38,15 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
         k: Kernel on the training set, shape (n, n), or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k).
         tolerance: Target relative error for operators and for matrices with more than 16,000 rows. Smaller matrices are
-            factored, and the tolerance is ignored.
+            factored instead, in which case the tolerance has no effect.
 
     Returns:
         The dimensionless complexity, computed in float64.
 
     Raises:
         ValueError: If `k` is not a finite, symmetric and positive definite matrix, if `y` does not match the kernel, or
-            if `tolerance` is not positive. If two rows of a factored matrix are identical (or antipodal, for an odd
-            activation), the message gives their indices.
+            if `tolerance` is not positive. If a matrix is factored and two of the inputs from which it was computed are
+            identical (or antipodal, for an odd activation), the message gives the indices of these inputs.
 
     Warns:
         UserWarning: If the tolerance is not met.
@@ -81,7 +81,7 @@ def complexity_and_smallest(
     """
     check_number("tolerance", tolerance, positive=True)
     if not isinstance(k, KernelOperator):
-        # The matrix is not converted to float64 here, which avoids a copy.
+        # To avoid a copy, the matrix is not converted to float64 here.
         k = check_square("k", real_array("k", k))
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)
@@ -243,7 +243,8 @@ def solve(
     storage = 0.0 if lambda_min > zero else np.inf
     if process.depth:
         # An error E in K causes an error of x' E x in the quadratic form. Errors in the entries are assumed to be
-        # independent, whereas errors from the products and from dropped directions are bounded by their norms.
+        # independent. Errors from the products and from dropped directions may be correlated, so their contributions
+        # are bounded by using the norms of these errors.
         largest = float(process.ritz[0][-1])
         products = EPS * (largest if p is None else p.largest)
         absolute = (rounding * diagonal + products) * np.sum(x**2, axis=0) + 8 * EPS * largest * np.sum(z**2, axis=0)

@@ -228,8 +228,9 @@ class Inverse:
         k: Kernel matrix, shape (n, n).
 
     Raises:
-        ValueError: If `k` is not a finite symmetric matrix, if two rows are identical (or antipodal, for a kernel that
-            is odd in each argument), or if the matrix is not positive definite in float64.
+        ValueError: If `k` is not a finite symmetric matrix, if two of the inputs from which it was computed are
+            identical (or antipodal, for a kernel that is odd in each argument), or if the matrix is not positive
+            definite in float64.
 
     >>> Inverse(np.eye(2) / 2).solve(np.array([1.0, -1.0]))
     array([ 2., -2.])

@@ -22,7 +22,13 @@ Scales = tuple[tuple[str, Value], ...]
 
 
 class Step(NamedTuple):
-    """Operation on values that are identified by numbers."""
+    """One operation of a `Program`.
+
+    Attributes:
+        equation: Traced equation, which contains the primitive and its parameters.
+        inputs: Inputs, each given by the number of a value or by a literal.
+        outputs: Numbers of the outputs.
+    """
 
     equation: JaxprEqn
     inputs: list[Value]
@@ -45,7 +51,16 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A function as a sequence of operations, in which calls are inlined so that every use of a value is visible."""
+    """A function represented as a sequence of operations, with values identified by numbers.
+
+    Functions called by the primitives in `CALLS` are inlined, so that uses of a value inside them are visible.
+
+    Attributes:
+        arguments: Numbers of the arguments.
+        constants: Dictionary that maps the number of each constant to its value.
+        steps: Operations in the order in which they are performed.
+        results: Results, each given by the number of a value or by a literal.
+    """
 
     arguments: list[int]
     constants: dict[int, Any]
@@ -108,7 +123,16 @@ def trace(function: Callable[..., Any], *arguments: Any) -> Program:
 
 
 def evaluate(program: Program, arguments: Sequence[Any], shifts: dict[int, Any]) -> Callable[[Value], Any]:
-    """Run a program with shifts added to some of its values, and return a function that looks up computed values."""
+    """Run a program with shifts added to some of the values that it computes.
+
+    Args:
+        program: Program to run.
+        arguments: Arguments of the program, one for each number in `program.arguments`.
+        shifts: Dictionary that maps the number of an output of a step to the array that is added to this output.
+
+    Returns:
+        A function that maps the number of a value to the value in this run, and a literal to its value.
+    """
     environment = {**program.constants, **dict(zip(program.arguments, arguments, strict=True))}
 
     def read(value: Value) -> Any:
@@ -135,7 +159,7 @@ def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | N
         arrays: Numbers that identify the parameter arrays.
         x: Number that identifies the input.
     """
-    # Maps each value that is a rearranged and scaled copy of an array to that array and the scales.
+    # For each value that results from rearranging, scaling or shifting an array: the array's number and the scales.
     copies: dict[int, tuple[int, Scales]] = {array: (array, ()) for array in arrays}
     varying = _dependents(program, x)
     reads = _read_counts(program)

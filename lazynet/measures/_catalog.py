@@ -45,8 +45,8 @@ class Quantity:
             only the dimensions on which it depends.
         depends_on: Parts of the sweep on which the quantity depends. The quantity is stored without the axes that vary
             other parts.
-        reduction: How the verdict reduces the quantity over snapshots: to its "maximum", its "last" value or its value
-            at the "start".
+        reduction: How the verdict reduces the quantity over snapshots. One of "maximum", "last" (the last value) and
+            "start" (the value at initialization).
         gap: Whether the quantity is a distance between two predictions, in units of the targets.
         held: Whether the last value for a network that stopped training early is repeated at all later snapshots.
         full_batch: Whether the quantity is defined only for plain full-batch gradient descent.
@@ -253,7 +253,7 @@ def label_result(result: Result, kind: str) -> None:
     result.attrs |= {"kind": kind, "schema": SCHEMA}
     if kind not in _kinds:
         return
-    # Quantities of sweeps can also appear in other kinds of results.
+    # Quantities that are defined for sweeps can also appear in other kinds of results.
     for name, quantity in {**catalog(), **catalog(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning

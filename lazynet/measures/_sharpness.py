@@ -10,8 +10,8 @@ from jaxtyping import PyTree
 from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray
 
-# Number of kernel-vector products, which is enough if the second-largest eigenvalue is at least 1% smaller than the
-# largest.
+# Maximum number of kernel-vector products. The Lanczos process converges within this many if the second-largest
+# eigenvalue is at least 1% smaller than the largest.
 PRODUCTS = 32
 
 

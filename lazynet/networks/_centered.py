@@ -1,4 +1,4 @@
-"""Networks whose initial outputs are subtracted, as in Chizat et al. 2019 and Geiger et al. 2019."""
+"""Networks with their initial outputs subtracted, as in Chizat et al. 2019 and Geiger et al. 2019."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar

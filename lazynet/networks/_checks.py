@@ -188,7 +188,10 @@ def _shapes_by_path(params: Any) -> dict[str, tuple[int, ...]]:
 
 
 def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
-    """Check that a user-supplied network varies with the width and the seed, if several widths or seeds are given.
+    """Check that a user-supplied network varies with the width and the seed.
+
+    The dependence on the width is checked only if several widths are given, and the dependence on the seed only if
+    several seeds are given.
 
     Args:
         network: Network to check. Networks without user-supplied functions are not checked.
@@ -197,7 +200,8 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
         x: Input rows, shape (n, d).
 
     Raises:
-        ValueError: If two keys yield the same initial parameters, or if two widths yield the same number of parameters.
+        ValueError: If two keys yield the same initial parameters, or if the smallest and the largest width yield the
+            same number of parameters.
     """
     if not traits(network).custom:
         return
@@ -214,6 +218,6 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
         sizes = [parameter_bytes(network.clone(width=width), x.shape[1], dtype) for width in ends]
         if sizes[0] == sizes[1]:
             raise ValueError(
-                f"The network has the same number of parameters at widths {widths[0]} and {widths[-1]}. Its layers "
-                "must depend on the width."
+                f"The network has the same number of parameters at widths {widths[0]} and {widths[-1]}. The sizes "
+                "of its layers must depend on the width."
             )

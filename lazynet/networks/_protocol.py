@@ -106,5 +106,5 @@ def initial_shapes(network: Any, features: tuple[int, ...], dtype: Any) -> Varia
 
 @once
 def _initial_shapes(network: Any, features: tuple[int, ...], dtype: np.dtype, is_64_bit: bool) -> Variables:
-    del is_64_bit  # Used only as part of the cache key, because JAX's default dtype is float64 in 64-bit mode.
+    del is_64_bit  # Needed in the cache key, because JAX's default dtype depends on whether 64-bit mode is enabled.
     return dict(jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *features), dtype)))

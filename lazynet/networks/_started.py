@@ -33,7 +33,7 @@ class Started(Wrapped):
         """Return the variables from `start` for the key and the network's width, in the floating-point dtype of x.
 
         Raises:
-            ValueError: If these variables do not belong to the network.
+            ValueError: If these variables do not have the names and shapes that the network expects.
         """
         with calls_of("start"):
             variables = self.start(key, self.width)
@@ -55,15 +55,16 @@ def with_start(network: Network, start: Start) -> Started:
 
     Args:
         network: The network; a sweep overrides its width.
-        start: Function `start(key, width)` that returns the initial variables of a network of this width, in the same
-            form as `network.init`. In a sweep, the key is fold_in(member_key(width, seed), 0), which is the key that
-            `network.init` would have received.
+        start: Function `start(key, width)` that returns the initial variables of a network of this width, in the form
+            that `network.init` returns. In a sweep, the key is fold_in(member_key(width, seed), 0), which is the key
+            that `network.init` would have received.
 
     Returns:
         A network that implements the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: If an argument is invalid or, on first use, if the variables do not belong to the network.
+        ValueError: If an argument is invalid or, on first use, if the variables do not have the names and shapes that
+            the network expects.
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)

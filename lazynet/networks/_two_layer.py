@@ -42,7 +42,7 @@ def at_width(scale: Scale, width: int) -> float:
 
 
 def check_scale(name: str, scale: Any, width: int) -> float:
-    """Return the value of a scale at a given width, after checking that this value is positive and finite.
+    """Return the value of a scale at a given width, after checking that it is positive and finite.
 
     Args:
         name: Name of the argument in error messages.
@@ -64,7 +64,7 @@ def check_scale(name: str, scale: Any, width: int) -> float:
 
 
 def check_fields(network: Network, **choices: Iterable[str]) -> None:
-    """Check the fields that networks share: positive integers, positive scales, and fields with a fixed set of choices.
+    """Check the fields of a network that must be positive integers, positive scales, or one of a fixed set of choices.
 
     Args:
         network: Network under construction.

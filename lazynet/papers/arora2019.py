@@ -71,7 +71,10 @@ def reproduce(size: str, work: Work | None = None) -> Reproduction:
 
 
 def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add the results for finite networks: Figure 1 (a, c), Theorem 4.1, and Lemmas 5.3, C.1, C.2 and C.3."""
+    """Add the results at finite width to a reproduction.
+
+    These are the results for Figure 1 (a, c), Theorem 4.1, and Lemmas 5.3, C.1, C.2 and C.3.
+    """
 
     def sweep(part: str, kind: str, kappas: Sequence[float] | None = None) -> Result:
         n, *members = getattr(size, part)
@@ -105,9 +108,10 @@ def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
 
 
 def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
-    """Return the data with true, random and worst labels.
+    """Return the data with true, random and worst labels, keyed by the kind of labels.
 
-    The worst labels are the eigenvector of the kernel for lambda_min, scaled to the norm of labels of +1 and -1.
+    The worst labels are the kernel's eigenvector with the smallest eigenvalue, lambda_min, scaled to have the same norm
+    as a vector of +1 and -1 labels.
     """
     worst = spectrum(KERNEL(data.x_train)).vectors[:, 0] * np.sqrt(data.n_train)
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
@@ -115,7 +119,10 @@ def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
 
 
 def order_of_losses(name: str, curves: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims from Figure 1 (a, c): the loss is always lowest for true labels and highest for worst labels."""
+    """Yield the claims of Figure 1 (a, c): the loss is lowest for the true labels and highest for the worst labels.
+
+    The losses are compared at every snapshot after the initial one.
+    """
     for kappa in curves["true"].init_scale.values:
         losses = [curves[kind].train_loss.sel(init_scale=kappa).isel(step=slice(1, None)) for kind in LABELS]
         for (soon, late), (lower, upper) in zip(pairwise(LABELS), pairwise(losses), strict=True):
@@ -234,7 +241,10 @@ def flips_fall(name: str, scales: Result) -> Claim:
 
 
 def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add the results on generalization at infinite and finite width: Figures 1 (b, d) and 2, and Theorem 5.1."""
+    """Add the results on generalization at infinite and finite width to a reproduction.
+
+    These are the results for Figures 1 (b, d) and 2, and for Theorem 5.1.
+    """
     limit = work.arrays(f"noise-{name}", lambda: noise(data, size.draws))
     finite = noisy_networks(work, name, size.noisy)
     spectra = work.arrays(f"projections-{name}", lambda: projections(data))

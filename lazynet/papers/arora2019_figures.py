@@ -47,7 +47,10 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
 
 
 def draw_movement(name: str, result: Result, scales: Result) -> Figure:
-    """Plot the weights' movement and its bounds, the kernel's change, and the share of flipped signs at each kappa."""
+    """Plot the movement of the weights and the share of flipped signs, with bounds, and the distances between kernels.
+
+    The share of flipped signs is plotted against kappa, and the other quantities are plotted against the width.
+    """
     figure, (moved, kernel, flips) = panels(3, f"Lemmas 5.3, C.1, C.2 and C.3 on {name}, true labels")
     end = result.isel(step=-1)
     largest = end.max_neuron_displacement.mean("seed")
@@ -95,7 +98,7 @@ def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
 
 
 def draw_noise(name: str, n: int, size: Sequence[Any], limit: Arrays, networks: Arrays) -> Figure:
-    """Draw Figure 2 for infinite width and for finite networks: test errors (left axis) and complexity (right axis)."""
+    """Draw Figure 2 at infinite and at finite width: test errors (left axis) and complexity (right axis)."""
     figure, (left, right) = panels(2, f"Figure 2: random labels in {name}")
     published = PAPER_NOISE.get(name, {})
     for axes, values, errors in (

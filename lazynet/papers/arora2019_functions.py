@@ -68,7 +68,10 @@ SUMS = {
 
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
-    """Add the results of section 6 of Arora et al. 2019: sqrt(y' H^-1 y) and the test errors of networks."""
+    """Add the results of section 6 of Arora et al. 2019 to a reproduction.
+
+    The results are the values of sqrt(y' H^-1 y) and the test errors of trained networks.
+    """
     norms = norms_of(work, size)
     errors = {p: error_of(p, size, work) for p in TRAINED}
     reproduction.claims += [*powers(size, norms["powers"]), *sums(size, norms["sums"]), *learned(errors)]

@@ -1,6 +1,6 @@
 """Numbers read off the figures of Arora et al. 2019."""
 
-# Number of images in the paper, which is also the number of hidden units of its networks.
+# Number of training images used in the paper, which is also the number of hidden units in the paper's networks.
 PAPER_N = 10_000
 # Number of coordinates per image and number of training steps in Figure 1 (a, c), for each data set.
 PAPER_NETWORKS = {"mnist": (784, 1_000_000), "cifar10": (3072, 300_000)}

@@ -1,4 +1,4 @@
-"""The result of a reproduction, and the claims that the reproduction checks."""
+"""The result of a reproduction and the claims that it checks."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal

@@ -45,7 +45,7 @@ class Size(NamedTuple):
     Attributes:
         data: Parameters of the mixture.
         networks: Networks for Figure 1.
-        early: Number of initial training steps during which the accuracy is measured at every step.
+        early: Length, in steps, of the initial phase of training in which the accuracy is measured at every step.
         wide: Smallest width at which the coupling and the relative distance are claimed to be small.
         varied: Networks trained on variations of the data.
         variances: Noise levels sigma of the components.

@@ -1,4 +1,4 @@
-"""Sections 3 to 6 and appendix C of Li and Liang 2018: data with more or less structure."""
+"""Sections 3 to 6 and appendix C of Li and Liang 2018: data with varying degrees of structure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,7 +36,7 @@ MEMORIZING = 16
 
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
-    """Add the results on how the movement and the number of steps depend on the data."""
+    """Add results to a reproduction: how the movement and the number of steps depend on the data."""
     mixture, varied = size.data, size.varied
 
     def sweep(

@@ -94,12 +94,12 @@ class Work:
         return lz.mode_residuals(network, data, *args, out=self._begin(name), progress=False, **more)
 
     def arrays(self, name: str, compute: Callable[..., Arrays], **axes: Sequence[Any]) -> Arrays:
-        """Return the arrays that `compute` returns, or read them from the folder if they are stored there.
+        """Return the arrays that `compute` returns, reading them from the folder if they are already stored there.
 
         Args:
             name: Name of the part.
             compute: Function that returns arrays whose shapes do not depend on its arguments.
-            axes: Values of each argument of `compute`. The arrays for each combination of values are computed and
+            **axes: Values of each argument of `compute`. The arrays for each combination of values are computed and
                 stored separately.
 
         Returns:

@@ -51,16 +51,16 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
     fitted at each snapshot. The 95% intervals of the exponents come from the spread over seeds.
 
     A prediction holds if the entire interval lies within the band around the prediction (for "at most" rows, below the
-    upper end of the band), and fails if the entire interval lies outside. Otherwise, it is undecided. A prediction that
-    would otherwise hold is also undecided if some networks diverged. If a prediction holds, the quantity scales as the
-    theory predicts; the levels at the largest width show whether the network is lazy.
+    upper end of the band), and fails if the entire interval lies outside it. Otherwise, it is undecided. A prediction
+    that would otherwise hold is also undecided if some networks diverged. If a prediction holds, the quantity scales as
+    the theory predicts; the levels at the largest width show whether the network is lazy.
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed.
         band: Maximum allowed difference between the fitted and predicted exponents; must be positive.
-        corrections: Whether to also fit a m^p (1 + b m^(-1/2)) to the quantity in each row, where p is the exponent at
-            infinite width (`lazynet.theory.fit_correction`). The fit requires at least 4 widths and does not change the
-            status of the row.
+        corrections: Whether to also fit the function a m^p (1 + b m^(-1/2)) of the width m to the quantity in each
+            row, where p is the exponent at infinite width (see `lazynet.theory.fit_correction`). The fit requires at
+            least 4 widths and does not change the status of the row.
 
     Returns:
         A `Verdict`.
@@ -127,7 +127,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     if verdict is not None:
         raise ValueError(f"verdict must be None for a result of kind {kind}, got {type(verdict).__name__}.")
     names = COORDINATES[kind]
-    # The mode residuals of a single run have neither the coordinate width nor the coordinate seed.
+    # The mode residuals of a single run have no width or seed coordinate.
     if kind == "mode_residuals" and {"width", "seed"} & {*result.coords, *result.dims}:
         names = "width", "seed", *names
     return draw(arranged(result, kind, names))

@@ -122,7 +122,7 @@ def test_a_network_failure_names_the_folder_for_the_files(server, tmp_path):
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "svhn"])
 def test_other_sets_are_never_fetched(name, tmp_path):
-    with pytest.raises(ValueError, match="name must be one of mnist, fashion-mnist, got"):
+    with pytest.raises(ValueError, match="name must be 'mnist' or 'fashion-mnist', got"):
         fetch_dataset(name, tmp_path)
 
 

@@ -89,7 +89,7 @@ def test_groups_are_classes(classes):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(name="imagenet"), "name must be one of digits, mnist, fashion-mnist, cifar10, got 'imagenet'"),
+        (dict(name="imagenet"), "name must be 'digits', 'mnist', 'fashion-mnist' or 'cifar10', got 'imagenet'"),
         (dict(classes=(0, 10)), "classes must be labels"),
         (dict(classes=(0, 0)), "classes must not repeat a label"),
         (dict(classes=(0,)), "classes must name at least two classes"),

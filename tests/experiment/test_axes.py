@@ -120,7 +120,8 @@ def test_exponents_of_a_point_need_the_values_of_a_function():
     result = xr.concat([one, one.assign_coords(width=[16])], "width", data_vars="all")
     assert lz.verify(result.sel(init_scale="1.0")).rows
     with pytest.raises(
-        ValueError, match=r"^result must have the values of init_scale at all widths, got 'falling', the label of"
+        ValueError,
+        match=r"^result must contain the value of init_scale at each width, .* only a function's label, 'falling'\.",
     ):
         lz.verify(result.sel(init_scale="falling"))
 

@@ -132,12 +132,12 @@ def test_intervals_are_those_of_the_exact_binomial_test():
         (
             lz.Dataset(np.eye(4), [1.0, -1, 1, -1]),
             {},
-            "measure.regression must be False unless there are test examples",
+            "measure.regression = True requires test examples",
         ),
         (
             lz.Dataset(np.eye(4), [0.5, 2, 3, 4], np.eye(4), np.ones(4)),
             {},
-            "measure.regression must be False unless there are test examples",
+            "measure.regression = True requires test examples",
         ),
         (DATA, {"rows": 5, "predictions": False}, "measure.rows must be None if measure.regression is True, got 5"),
     ],

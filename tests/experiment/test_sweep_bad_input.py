@@ -97,7 +97,10 @@ SWEEP_ONLY = {
     "words for numbers": ({"axes": {"label_noise": ["much"]}}, r"^axes\['label_noise'\] must contain only numbers"),
     "an unknown activation": ({"axes": {"activation": ["relu", "sine"]}}, "^activation .*sine"),
     "half an example": ({"axes": {"n_train": [4, 2.5]}}, "^n_train must be a positive integer, got 2.5"),
-    "too many examples": ({"axes": {"n_train": [4, 1000]}}, "^n_train must be at most 16, got 1000"),
+    "too many examples": (
+        {"axes": {"n_train": [4, 1000]}},
+        r"^n_train must be at most the number of training examples \(16\), got 1000",
+    ),
     "a batch above some n": (
         {"axes": {"n_train": [4, 8]}, "batch_size": 6},
         "^batch_size must be an integer from 1 to n_train = 4, got 6",
@@ -246,7 +249,7 @@ def test_data_sets_refuse(wrong, pattern):
 @pytest.mark.parametrize(
     ("wrong", "pattern"),
     [
-        ({"name": "imagenet"}, "name must be one of digits, mnist, "),
+        ({"name": "imagenet"}, "name must be 'digits', 'mnist', "),
         ({"classes": (0, 10)}, "classes must be labels from 0 to 9"),
         ({"classes": (1, 1)}, "classes must not repeat a label, got label 1 more than once"),
         ({"n_train": 10_000}, "n_train must be at most"),

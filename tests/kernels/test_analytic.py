@@ -172,9 +172,9 @@ def test_a_family_without_a_kernel_gives_none():
         (
             np.array([[1.0, 2.0], [np.nan, 1.0]]),
             None,
-            "x1 must have finite rows, got NaN or infinity in row 1",
+            "x1 must have only finite entries, got NaN or infinity in row 1",
         ),
-        (np.ones((2, 2)), np.array([[np.inf, 1.0]]), "x2 must have finite rows"),
+        (np.ones((2, 2)), np.array([[np.inf, 1.0]]), "x2 must have only finite entries"),
         (
             np.array([[1.0], [1e-160]]),
             None,

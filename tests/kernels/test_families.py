@@ -224,7 +224,7 @@ def test_float32_is_the_rounded_kernel_and_bad_rows_are_refused():
         k = kernel(x, dtype="float32")
         assert k.dtype == np.float32
         np.testing.assert_allclose(k, kernel(x.astype(np.float32)), rtol=1e-6, atol=1e-6)
-        with pytest.raises(ValueError, match="x1 must have finite rows"):
+        with pytest.raises(ValueError, match="x1 must have only finite entries"):
             kernel(np.full((3, 7), np.inf))
 
 

@@ -58,9 +58,10 @@ def infinite_width(
         - By `labels`: complexity, which is NaN if the kernel is singular.
         - Scalar: lambda_max.
 
-        The attributes `prediction_error` (relative to the norm of the targets) and `complexity_error` (a relative
-        error) each contain a bound on the truncation error and a bound on the storage error. Losses below the value of
-        the attribute `resolved_loss` may consist entirely of prediction error.
+        The attributes `prediction_error` and `complexity_error` each contain two numbers: a bound on the truncation
+        error and a bound on the storage error. Prediction errors are relative to the norm of the targets (the true and
+        random labels combined), and complexity errors are relative to the complexity. Losses below the value of the
+        attribute `resolved_loss` may consist entirely of prediction error.
 
     Raises:
         ValueError: If an argument is invalid, if the targets are not labels, if the network has no analytic kernel,

@@ -39,7 +39,7 @@ KIND = "laziness_map"
 GRID = "map"
 # The bisection stops when the scales at the ends of the bracket differ by less than this factor.
 NEAR = 1.05
-# If the norm of the gradient is below this value, the network has no active units.
+# Gradient norm at or below which a network is considered to have no active units.
 NO_GRADIENT = 1e-15
 # Training has stalled if the loss has not fallen by 0.1% within this number of steps.
 STILL = 1000
@@ -126,7 +126,8 @@ def laziness_map(
         The other attributes are change; boundary_exponent; boundary_exponent_low and boundary_exponent_high, the ends
         of its 95% interval; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel change,
         as a function of m^p alpha, from its mean over widths; collapse_exponent, the p with the smallest spread; and
-        reason, a known explanation if the boundary is steeper than predicted.
+        reason, which explains why the fitted exponent is more than 0.1 below the predicted exponent. The reason is
+        empty if the exponent is not that far below the prediction, or if no explanation is known.
 
     Raises:
         ValueError: If an argument is invalid, if `out` contains a different study, or if another process is using

@@ -66,17 +66,17 @@ def fit_boundary(
     changes: Sequence[Float[np.ndarray, "_ s"]],
     level: float,
 ) -> Boundary:
-    """Find the scale at which the change, averaged over seeds, equals a given level, and fit a power law in the width.
+    """Find the output scale at each width where the mean change equals a level, and fit a power law to these scales.
 
-    The scale is found separately for each width, by linear interpolation of the log of the mean as a function of
-    the log of the scale. Intervals come from the spread over seeds, separately at each width, as in
-    `lazynet.theory.fit_exponent`.
+    The mean is taken over seeds. Each scale is found by linear interpolation of the log of the mean change as a
+    function of the log of the output scale, and the power law is a function of the width. The 95% intervals are based
+    on the spread over seeds, which is estimated separately at each width, as in `lazynet.theory.fit_exponent`.
 
     Args:
         widths: Widths in ascending order, shape (w,).
-        scales: Scales at each width, in ascending order.
-        changes: Change at each width, scale and seed, with NaN for missing values.
-        level: Target level of the change, positive.
+        scales: Output scales at each width, in ascending order.
+        changes: Kernel change at each width, scale and seed, with NaN for missing values.
+        level: Level of the change that defines the boundary, positive.
     """
     found = [_crossing(s, change, level) for s, change in zip(scales, changes, strict=True)]
     logs, variances, degrees = (np.array(column) for column in zip(*found, strict=True))
@@ -149,13 +149,13 @@ def boundary_exponent(scaling: Scaling | None) -> float:
 
 
 def why_steeper(settings: dict[str, Any]) -> str:
-    """Return the reason why a boundary is steeper than predicted, or an empty string if no reason is known.
+    """Return the reason that a boundary is steeper than predicted, or an empty string if no reason is known.
 
     If only the hidden layer of a two-layer ReLU network is trained, the kernel is a sum over units of products of
     ReLU slopes, which are 0 or 1. The kernel changes only if slopes flip, and the fraction of slopes that flip is of
     order m^(-1/2) / alpha. The effect of random flips grows as the square root of their number, so the relative change
-    is (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). Small
-    changes are mainly due to this effect.
+    is (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). This
+    effect dominates when the change in the kernel is small.
 
     Args:
         settings: Settings of the sweep.

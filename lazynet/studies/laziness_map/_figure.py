@@ -14,10 +14,10 @@ from lazynet.typing import Axes, Figure, Result
 def plot_laziness(result: Result) -> Figure:
     """Plot the kernel change and the test error as functions of width and output scale.
 
-    Also plot both quantities against the control parameter.
-
-    The boundary is drawn with 95% intervals, and its predicted slope as a dashed line. Each cell of a map shows the
-    mean over the networks that fit their data; a cell is gray if fewer than half of its networks fit their data.
+    The upper panels are maps of the two quantities, and the lower panels show them against the control parameter, with
+    one curve for each width. On the maps, the boundary is drawn with 95% intervals, and a dashed line shows its
+    predicted slope. Each cell of a map shows the mean over the networks that fit their data; a cell is gray if fewer
+    than half of its networks fit their data.
 
     Args:
         result: Result of `lazynet.laziness_map`.

@@ -45,7 +45,7 @@ class LineEnsemble:
 
     @property
     def output(self) -> Output:
-        """The functions that assemble the labeled result and its files, which do not include a verdict."""
+        """The functions that assemble the labeled result and its files. This study has no verdict."""
         return OUTPUT
 
     def request(self) -> str:

@@ -1,4 +1,4 @@
-"""The figure for mode residuals: residuals along a few modes, and how long each mode follows the kernel."""
+"""The figure for mode residuals: residuals along a few modes, and how long modes follow the kernel's prediction."""
 
 import json
 from itertools import pairwise
@@ -13,10 +13,10 @@ CURVES = 6
 
 
 def plot_modes(result: Result) -> Figure:
-    """Plot the residuals along a few modes, and how long each mode follows the kernel.
+    """Plot the residuals along a few modes, and how long each mode follows the kernel's prediction.
 
     If the result contains several networks, the residuals are drawn for the first seed at the largest width. For every
-    width, the number of steps for which each mode follows the kernel is drawn as the median over seeds.
+    width, the number of steps for which each mode follows the prediction is drawn as the median over seeds.
 
     Args:
         result: Result of `lazynet.mode_residuals`.
@@ -45,7 +45,7 @@ def plot_modes(result: Result) -> Figure:
 
 
 def _finding_by_width(result: Result) -> str:
-    """Return the figure's title, which gives the fraction of modes that follow the kernel through the last step.
+    """Return the figure's title, which gives the fraction of modes that follow the prediction to the last step.
 
     The fraction is given for the largest and the smallest width.
     """
@@ -74,7 +74,7 @@ def _draw_widths(axes: Axes, result: Result) -> None:
 
 
 def _finding(result: Result) -> str:
-    """Return the figure's title, which says how many modes follow the kernel through the last step."""
+    """Return the figure's title, which says how many modes follow the kernel's prediction to the last step."""
     settings = json.loads(result.attrs["settings"])
     stayed = result.last_step_held.values == result.step.values[-1]
     squares = _start(result) ** 2
@@ -120,7 +120,7 @@ def _handful(start: np.ndarray) -> list[int]:
 
 
 def _draw_held(axes: Axes, result: Result) -> None:
-    """Plot how long each mode follows the kernel, and the step at which the kernel learns the mode."""
+    """Plot how long each mode follows the kernel's prediction, and the step at which the kernel learns the mode."""
     settings = json.loads(result.attrs["settings"])
     last, mode, step = int(result.step[-1]), result.mode.values, result.last_step_held.values
     for chosen, color, marker, label in (

@@ -46,6 +46,6 @@ def _sizes(modes: np.ndarray) -> np.ndarray:
 
 def _last_held(steps: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Return the last snapshot before each mode's gap first exceeds the tolerance, as an array of shape (n,)."""
-    # All gaps are zero at step 0, where the network and the kernel have the same predictions.
+    # All gaps are zero at step 0, where the network and the kernel make the same predictions.
     until = np.where(held.all(axis=0), len(steps), np.argmin(held, axis=0))
     return steps[until - 1]

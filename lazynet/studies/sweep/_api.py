@@ -38,7 +38,7 @@ def sweep(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Result | MaybeNone:
-    """Train networks at several widths and seeds, and compare them with their kernels.
+    """Train networks with several widths and seeds, and compare them with their kernels.
 
     Args:
         network: The family of networks; its own width is replaced by each width in `widths`.
@@ -65,7 +65,7 @@ def sweep(
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
             step are always included. By default, there are at least 20 snapshots, and each snapshot's step is at most
             1.5 times the previous snapshot's step, up to rounding.
-        stop: Criteria for stopping a network before the last step. A stopped network keeps its last values.
+        stop: Criteria for ending a network's training before the last step. The network then keeps its last values.
         measure: What to measure, and what to compare the networks with.
         dtype: Dtype used for training, "float32" or "float64". Kernels and predictions are always float64.
         out: A new folder for settings.json, cells/, result.nc and verdict.json, or a `lazynet.RunFolder` to resume a

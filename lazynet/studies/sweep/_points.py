@@ -17,9 +17,10 @@ def axes_of(result: Result) -> list[str]:
 
 
 def ordered(result: Result) -> Result:
-    """Return a result with the dimensions width, seed and step, each in ascending order.
+    """Return a result that has the dimensions width, seed and step, with each of these coordinates in ascending order.
 
-    Results that were subset or combined with xarray may lack a dimension or be in a different order.
+    After values have been selected or results combined with xarray, a dimension may be missing, or its coordinates may
+    be in a different order.
 
     Raises:
         ValueError: If a coordinate is missing, or if a width, seed or step occurs more than once.

@@ -15,12 +15,12 @@ STILL = 1e-9
 
 
 def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
-    """Bound the population loss min(1, |f - y|) of each network in a sweep, based on how far its weights moved.
+    """Return a bound on the population loss of each network in a sweep, based on how far the network's weights moved.
 
-    The bound comes from Theorem 5.1 of Arora et al. 2019 and applies to inputs of unit norm; see
-    `lazynet.theory.population_bound`. By the Cauchy-Schwarz inequality, the mean of min(1, |f - y|) over the training
-    examples is at most sqrt(2 L / n), where L is the squared loss. The bound also holds for the 0-1 error if the labels
-    are +-1.
+    The population loss is the expectation of min(1, |f - y|). The bound comes from Theorem 5.1 of Arora et al. 2019 and
+    applies to inputs of unit norm; see `lazynet.theory.population_bound`. By the Cauchy-Schwarz inequality, the mean of
+    min(1, |f - y|) over the n training examples is at most sqrt(2 L / n), where L is the squared loss. The bound also
+    holds for the 0-1 error if the labels are +-1.
 
     Args:
         result: Result of `lazynet.sweep` with the squared loss and no axes other than width and seed.

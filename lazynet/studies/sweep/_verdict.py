@@ -84,7 +84,8 @@ class Verdict:
         """Return the row for a quantity.
 
         Args:
-            quantity: Name of a variable in the result, followed by a layer in brackets to select a single layer.
+            quantity: Name of a variable in the result, optionally followed by the name of a layer in brackets to select
+                that layer.
 
         Returns:
             The row.
@@ -100,7 +101,8 @@ class Verdict:
         """Return the fit that gives a quantity's exponent at infinite width.
 
         Args:
-            quantity: Name of a variable in the result, followed by a layer in brackets to select a single layer.
+            quantity: Name of a variable in the result, optionally followed by the name of a layer in brackets to select
+                that layer.
 
         Returns:
             The fit.
@@ -226,8 +228,9 @@ def scaling_of(result: Result) -> Scaling | None:
             values = np.broadcast_to(result[scale].values.astype(float), widths.shape)
         except ValueError:
             raise ValueError(
-                f"result must have the values of {scale} at all widths, got {result[scale].item()!r}, the label of a "
-                "function. To obtain a verdict, pass the function as an argument rather than in axes."
+                f"result must contain the value of {scale} at each width, but contains only a function's label, "
+                f"{result[scale].item()!r}. To obtain a verdict, pass the function itself as {scale} rather than as a "
+                "value in axes."
             ) from None
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
