@@ -12,7 +12,7 @@ import jax
 # as computing a small kernel.
 SMALL = 2**28
 
-# Maximum number of seeds, snapshots, shards or grid points. The number is limited, because each has a record in memory.
+# Maximum number of seeds, snapshots, shards or grid points. Each of them has a record in memory.
 MOST = 10**6
 
 

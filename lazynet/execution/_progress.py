@@ -143,7 +143,7 @@ class TaskProgress:
         def report(steps: int) -> None:
             nonlocal begin, steps_since
             now, rate = time.perf_counter(), None
-            # The speed is measured from the first report on, because the time before it includes compilation.
+            # Measure the speed from the first report onward, because the time before it includes compilation.
             if begin is None:
                 begin = now
             elif flops is not None:

@@ -188,7 +188,7 @@ class Store:
         different = difference(self.content["request"], self._request)
         if different:
             raise ValueError(
-                f"out must be the folder of this study, got {str(self.path)!r}, whose study has {different}."
+                f"out must be the folder of this study, but the study in {str(self.path)!r} has {different}."
             )
 
     def read(self, key: str) -> Arrays | None:

@@ -84,7 +84,7 @@ class Spread:
         return jax.tree.map(placed, tree)
 
     def to_host(self, tree: Any) -> Any:
-        """Convert arrays to NumPy, including values held by other processes."""
+        """Convert arrays to NumPy arrays, gathering the values held by other processes."""
         return to_host(tree)
 
     def agreed(self, number: int) -> int:
@@ -93,7 +93,7 @@ class Spread:
 
 
 def to_host(tree: Any) -> Any:
-    """Convert arrays to NumPy, including values held by other processes."""
+    """Convert arrays to NumPy arrays, gathering the values held by other processes."""
 
     def fetched(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:

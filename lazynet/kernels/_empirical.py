@@ -177,8 +177,8 @@ def empirical_ntk(
             raise
         if dtype == "float64":
             raise ValueError(
-                "dtype must be 'float32' or None, because the network creates float32 arrays (for example, the carries "
-                "of recurrent layers), got 'float64'."
+                "dtype must be 'float32' or None for this network, got 'float64'. The network creates float32 arrays, "
+                "such as the carries of recurrent layers."
             ) from None
         kernels = kernels_in("float32")
     if outputs == "average":

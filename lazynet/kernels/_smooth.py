@@ -62,8 +62,8 @@ class Part(NamedTuple):
     Attributes:
         odd: Whether the series belongs to the odd part.
         focus: Constant in the substitution h = focus sinh(w), where h = sin(theta / 2) and cos(theta) = |rho|. The
-            constant is about the width of the region near h = 0 that the substitution stretches. If the expectation is
-            constant or proportional to the correlation rho, no substitution is needed, and the constant is None.
+            constant is roughly the width of the region near h = 0 that the substitution stretches. If the expectation
+            is constant or proportional to the correlation rho, no substitution is needed, and the constant is None.
         ranks: Number of features for each term of the series, in order of decreasing degree.
         signs: +1 or -1 for each feature: the feature adds its sign times the product of its values for the two rows.
     """
@@ -86,7 +86,7 @@ class _Table(NamedTuple):
 def smooth_series(
     activation: str | Function, scales: Float[np.ndarray, " n"], part: str, init_scale: float = 1.0
 ) -> tuple[list[Part], list[Float[np.ndarray, "n _"]]]:
-    """Expand a kernel in a series in the angle between two rows, for all pairs of scales.
+    """Expand a kernel as a series in the angle between two rows, for all pairs of scales.
 
     Call this function inside `lazynet.precision.float64()`.
 

@@ -100,7 +100,7 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
 
 @keeps_float64
 def sign_changes(now: list[AnyArray], before: list[AnyArray]) -> AnyArray:
-    """Return the fraction of the pre-activations in all layers whose signs have changed.
+    """Return the fraction of pre-activations, counted over all layers, whose signs have changed.
 
     Args:
         now: Current pre-activations of each layer, shape (n, ...).

@@ -69,8 +69,7 @@ class Network(Model, Protocol):
 if TYPE_CHECKING:
     GivenNetwork = Network
 else:
-    # At run time, `check_network` checks user-supplied networks in place of the type annotation, because its error
-    # messages are clearer.
+    # At run time, `check_network` checks networks, with clearer error messages than those of a type checker.
     GivenNetwork = Any
 
 

@@ -120,7 +120,7 @@ def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
 
 
 def sums(size: Size, norms: np.ndarray) -> Iterator[Claim]:
-    """Yield the claims of Corollary 6.2: for a sum of powers, sqrt(y' H^-1 y) is at most the sum of their bounds."""
+    """Yield the claims of Corollary 6.2: for a sum y of powers, sqrt(y' H^-1 y) is at most the sum of their bounds."""
     for d, norms_at_d in zip(size.dims, norms, strict=True):
         for (name, sum_), values in zip(SUMS.items(), norms_at_d.T, strict=True):
             bound = power_bound(sum_.terms)

@@ -15,8 +15,8 @@ def arranged(result: Result, kind: str, dims: tuple[str, ...]) -> Result:
         dims: Names of the coordinates that the result must have.
 
     Raises:
-        ValueError: If a coordinate is missing or has duplicate values, or if a variable varies along a dimension on
-            which it does not depend in the study's own results.
+        ValueError: If a coordinate is missing or has duplicate values, or if a variable varies along a dimension
+            that it does not have in the results of the study itself.
     """
     quantities = {name: quantity for name, quantity in catalog(kind).items() if name in result.variables}
     for name in dims:

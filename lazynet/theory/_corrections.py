@@ -116,7 +116,7 @@ class _Profile:
         self._decay = np.log(widths[0] / widths)
 
     def correction(self, t: np.ndarray | float) -> np.ndarray:
-        """Return log(1 + b m^(-q)) at each width for given t, shape (..., w)."""
+        """Return log(1 + b m^(-q)) at each width for the given t, as an array of shape (..., w)."""
         return np.log1p(np.expm1(np.asarray(t))[..., None] * np.exp(self.power * self._decay))
 
     def slopes(self, t: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:

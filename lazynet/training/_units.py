@@ -35,7 +35,7 @@ class Units:
         """Return the number of blocks on each device.
 
         Args:
-            width: Number of units m of the network.
+            width: Total number of units in the network, m.
 
         Returns:
             The number of blocks.
@@ -46,7 +46,7 @@ class Units:
         """Return the lengths that an axis over hidden units can have.
 
         Args:
-            width: Number of units m of the network.
+            width: Total number of units in the network, m.
 
         Returns:
             The possible total lengths, over all devices, of an axis that indexes all units or the units of one block.
@@ -59,7 +59,7 @@ class Units:
 
         Args:
             units: Array whose first axis runs over the units of the device.
-            width: Number of units m of the network.
+            width: Total number of units in the network, m.
 
         Returns:
             One array for each block.

@@ -176,7 +176,7 @@ def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, compu
         ({"optimizer": lambda eta: optax.adam(eta), "learning_rate": 0.1}, "optimizer = 'sgd' instead of"),
         (
             {"data": lz.Dataset(DATA.x_train, -DATA.y_train, DATA.x_test, DATA.y_test, "digits", [0, 1])},
-            "whose study has different data",
+            "the study in .* has different data",
         ),
     ],
 )
@@ -185,7 +185,7 @@ def test_another_sweep_is_refused(change, difference, uninterrupted_run, compute
     arguments = {"network": lz.TwoLayer(width=8), "data": DATA, "widths": [8, 16], "seeds": 4, "steps": 12}
     arguments |= {"measure": MEASURE, **change}
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=f"^out must be the folder of this study, got .*{difference}"):
+    with pytest.raises(ValueError, match=f"^out must be the folder of this study, but .*{difference}"):
         lz.sweep(**arguments, out=lz.RunFolder(out, resume=True))
     assert computed == []
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

@@ -109,7 +109,10 @@ def test_shards_keep_others_away(tmp_path):
     ("options", "message"),
     [
         ({"path": 3}, "^path must be a path"),
-        ({"path": "~nobody-of-this-name/run"}, "^path must be a path whose ~ refers to an existing home folder"),
+        (
+            {"path": "~nobody-of-this-name/run"},
+            "^path must be a path in which any ~ refers to an existing home directory",
+        ),
         ({"resume": "yes"}, "^resume must be True or False, got 'yes'"),
         ({"shard": 3}, r"^shard must be a pair \(k, N\)"),
         ({"shard": (4, 3)}, "^shard must be k/N"),

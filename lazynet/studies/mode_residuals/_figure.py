@@ -16,7 +16,7 @@ def plot_modes(result: Result) -> Figure:
     """Plot the residuals along a few modes, and how long each mode follows the kernel's prediction.
 
     If the result contains several networks, the residuals are drawn for the first seed at the largest width. For every
-    width, the number of steps for which each mode follows the prediction is drawn as the median over seeds.
+    width, the figure also shows how many steps each mode follows the prediction (median over seeds).
 
     Args:
         result: Result of `lazynet.mode_residuals`.

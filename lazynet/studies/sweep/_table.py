@@ -7,8 +7,8 @@ from lazynet.studies.sweep._inequalities import Inequality
 from lazynet.studies.sweep._rows import Row
 from lazynet.theory._corrections import Correction, seeds_needed
 
-# Labels for the status of a row if the predicted limit is not lazy. In that case, "holds" could be misread, because a
-# network that scales as predicted still learns features.
+# Status labels for rows whose predicted limit is not lazy. For such rows, "holds" could be misread, because a network
+# that scales as predicted still learns features.
 NOT_LAZY = {"holds": "scales as predicted", "fails": "does not", "undecided": "undecided"}
 # With at most this number of seeds or widths, intervals are so wide that few predictions can be confirmed.
 WEAK = 2
