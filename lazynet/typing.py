@@ -1,4 +1,4 @@
-"""Type aliases, with shapes in terms of n examples, d features, k outputs, m units, and s times or snapshots."""
+"""Type aliases. In shapes, n is the number of examples, d of features, k of outputs, m of units, and s of snapshots."""
 
 from typing import TYPE_CHECKING, Any
 

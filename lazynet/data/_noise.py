@@ -39,7 +39,9 @@ def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n
     array([ 1.,  1., -1., -1.])
     """
     if not is_labels(y):
-        raise ValueError("y must contain class labels (+1 and -1, or one-hot rows minus 1/k), got other values.")
+        raise ValueError(
+            "y must contain class labels (+1 and -1, or one-hot rows minus 1/k), but some of its values are not labels."
+        )
     fraction = check_number("portion", portion, maximum=1.0)
     noisy = np.array(y, dtype=np.float64)
     n, classes = len(noisy), 2 if noisy.ndim == 1 else noisy.shape[1]

@@ -248,7 +248,7 @@ def unseen_share(power: int, dim: int) -> float:
 
 
 def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
-    """Return the bound from Corollary 6.2 on sqrt(y' H^-1 y) for a sum of powers.
+    """Return an upper bound on sqrt(y' H^-1 y) for a sum of powers.
 
     For y = sum_j alpha_j (beta_j . x)^p_j, the bound is 3 sum_j p_j |alpha_j| ||beta_j||^p_j (Arora et al. 2019,
     Corollary 6.2). The bound does not depend on the number or the dimension of the examples.

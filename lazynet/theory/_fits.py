@@ -64,8 +64,8 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
         return Fit(exponent, np.nan, np.nan, local)
     weights = slope_weights(widths)
     half = float(half_width(weights, *log_mean_variances(rows)))
-    # If a mean is not significantly above zero, the true mean may be arbitrarily close to zero, and the
-    # logarithm of the true mean has no lower bound.
+    # If a mean is not significantly above zero, the true mean may be arbitrarily close to zero, so its logarithm has no
+    # lower bound.
     vanishing = weights[[np.mean(row == 0) ** len(row) > (1 - CONFIDENCE) / 2 for row in rows]]
     low = -np.inf if (vanishing > 0).any() else exponent - half
     high = np.inf if (vanishing < 0).any() else exponent + half

@@ -14,9 +14,9 @@ from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
 
-# Maximum ratio of the number of examples in a block to the number of input features, and minimum number of steps per
-# block for which blocks save time. The maximum keeps the correction for the steps within a block cheap compared with
-# the products of the weights and the inputs.
+# BLOCK_FRACTION is the maximum ratio of the number of examples in a block to the number of input features. It keeps the
+# correction for the steps within a block cheap compared with multiplying the weights by the inputs. Blocks with fewer
+# than MIN_BLOCK_STEPS steps do not save time.
 BLOCK_FRACTION, MIN_BLOCK_STEPS = 0.25, 4
 
 

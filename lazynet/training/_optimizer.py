@@ -85,9 +85,11 @@ class Optimizer:
         if self.name == FLOW:
             for setting in ("weight_decay", "schedule"):
                 if getattr(self, setting):
-                    raise ValueError(f"{setting} must be omitted for 'flow', got {getattr(self, setting)!r}.")
+                    raise ValueError(
+                        f"{setting} must be omitted for the optimizer 'flow', got {getattr(self, setting)!r}."
+                    )
             if self.stepper != "auto":
-                raise ValueError(f"stepper must be 'auto' for 'flow', got {self.stepper!r}.")
+                raise ValueError(f"stepper must be 'auto' for the optimizer 'flow', got {self.stepper!r}.")
 
     @property
     def is_flow(self) -> bool:

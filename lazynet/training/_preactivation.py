@@ -17,7 +17,7 @@ class PreactivationStepper(HiddenStepper):
     """Plain full-batch gradient descent on the squared loss, carried out on the pre-activations: Z <- Z - eta c G X X'.
 
     This stepper is equivalent to `HiddenStepper`, which defines the symbols, but needs 2 n^2 m operations per step
-    instead of 4 n rank m, which is cheaper if n < 2 rank. The state includes the sum of G over all steps, from which
+    rather than 4 n rank m, so it is cheaper if n < 2 rank. The state includes the sum of G over all steps, from which
     the weights are recovered as W = W_0 - eta c (sum G) X.
     """
 

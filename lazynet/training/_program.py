@@ -56,8 +56,8 @@ class Carry(NamedTuple):
 
     Attributes:
         state: State of the stepper.
-        loss_limit: Loss above which training counts as diverged.
-        diverged_at: First step at which training counted as diverged, or NEVER.
+        loss_limit: Loss above which training is considered to have diverged.
+        diverged_at: First step at which training was considered to have diverged, or NEVER.
         stopped_at: Number of steps that the member took before it stopped, or NEVER.
         best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
         best_at: Step at which `best` was reached.
@@ -117,7 +117,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return the number passed by the first of the processes that train these members."""
+        """Return the first process's number on every process that trains these members."""
         ...
 
 
@@ -145,7 +145,7 @@ class Outcome(NamedTuple):
         variables: Final variables, each array with a leading axis of length p.
         records: Float64 arrays of shape (p, s, ...) that contain the measurements at the snapshots, and
             "loss_root_sum", the sum of sqrt(loss) over the steps before each snapshot.
-        diverged_at: First step at which each member's loss counted as diverged, or NEVER, shape (p,).
+        diverged_at: First step at which each member was considered to have diverged, or NEVER, shape (p,).
         stopped_at: Number of steps that each member took before it stopped, or NEVER, shape (p,).
     """
 
@@ -155,7 +155,7 @@ class Outcome(NamedTuple):
     stopped_at: np.ndarray
 
 
-# Step number that marks an event that did not happen, such as divergence or early stopping.
+# Step number recorded for an event that did not happen, such as divergence or early stopping.
 NEVER = np.iinfo(np.int32).max
 
 

@@ -243,7 +243,7 @@ class HiddenStepper:
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Return the inputs and their coordinates in the row space.
 
-        If the rank is less than d, the arrays also include the basis of the row space, of shape (d, rank).
+        If the rank of the inputs is less than d, also return a basis of the row space, of shape (d, rank).
         """
         basis = row_space(x)
         if basis.shape[1] == x.shape[1]:
@@ -251,7 +251,7 @@ class HiddenStepper:
         return {"x": x, "rows": x @ basis, "basis": basis}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Return the row-space weights as a list of blocks, the slopes as a list of blocks, and the outputs."""
+        """Return the row-space weights and the slopes, each as a list of blocks, and the outputs."""
 
         def begin(hidden: Array, readout: Array, rows: Array) -> tuple[Any, ...]:
             blocks = self._blocks(hidden)

@@ -1,4 +1,4 @@
-"""Blocks of hidden units on one or more devices, and sums over blocks in the same order on any number of devices."""
+"""Blocks of hidden units on one or more devices, and sums over blocks whose order is independent of that number."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -185,8 +185,8 @@ def test_train_refuses(case, no_work):
         ({"weight_decay": -0.1}, "^weight_decay must be finite and nonnegative, got -0.1"),
         ({"weight_decay": INF}, "^weight_decay must be"),
         ({"schedule": 0.5}, "^schedule must be a function of the step, got 0.5"),
-        ({"name": "flow", "weight_decay": 0.1}, "^weight_decay must be omitted for 'flow', got 0.1"),
-        ({"name": "flow", "stepper": "hidden"}, "^stepper must be 'auto' for 'flow', got 'hidden'"),
+        ({"name": "flow", "weight_decay": 0.1}, "^weight_decay must be omitted for the optimizer 'flow', got 0.1"),
+        ({"name": "flow", "stepper": "hidden"}, "^stepper must be 'auto' for the optimizer 'flow', got 'hidden'"),
     ],
     ids=str,
 )

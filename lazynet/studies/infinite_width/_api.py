@@ -124,9 +124,7 @@ def check_infinite_width(
     check_tolerance(tolerance)
     check_storage(dtype, storage)
     if not is_labels(data.y_train):
-        raise ValueError(
-            "y_train must contain class labels, got other values. For other targets, use lazynet.kernel_descent."
-        )
+        raise ValueError("y_train must contain only class labels. For other targets, use lazynet.kernel_descent.")
     kernel = analytic_kernel(network)
     if kernel is None:
         raise ValueError(
