@@ -55,8 +55,8 @@ def mixture(
         n_test: Number of test points, at least 0.
         dim: Number of features, at least 1, or at least classes * components + 1 if `delta` is given.
         key: JAX random key.
-        classes: Number k of classes, at least 2.
-        components: Number l of components per class, at least 1.
+        classes: Number of classes, k, at least 2.
+        components: Number of components per class, l, at least 1.
         sigma: Root-mean-square norm of the noise, at least 0. Defaults to 1.
         sigma_0: Root-mean-square norm of the centers, positive. Defaults to 5.
         unit: Whether to scale points to unit norm. If `delta` is given, points always have unit norm.
@@ -209,7 +209,7 @@ class Separation:
     Attributes:
         delta: Smallest distance between examples from different classes.
         diameter: Largest distance between examples in the same component.
-        components: Number l of components per class.
+        components: Number of components per class, l.
 
     >>> Separation(delta=1.0, diameter=0.05, components=2).holds
     True
@@ -240,7 +240,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
     Args:
         data: Data set with class labels as targets. Examples are not rescaled; in Li and Liang 2018, they have unit
             norm.
-        components: Number l of components per class. The components are found by complete-linkage clustering. If None,
+        components: Number of components per class, l. The components are found by complete-linkage clustering. If None,
             every example is treated as its own component: the diameter is 0, and l is the size of the largest class.
 
     Returns:

@@ -13,7 +13,7 @@ class Pack(NamedTuple):
 
     Attributes:
         point: Index of the point in the grid.
-        width: Number of units m.
+        width: Number of units, m.
         seeds: Seeds of the members.
     """
 

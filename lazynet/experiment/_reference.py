@@ -261,7 +261,7 @@ class References:
 
         Args:
             point: Point in the grid.
-            width: Number of units m, used to evaluate scales that depend on the width.
+            width: Number of units, m, used to evaluate scales that depend on the width.
 
         Returns:
             The kernel, or None if there is no analytic kernel or if no predictions are requested.
@@ -293,7 +293,7 @@ class References:
 
         Args:
             point: Point in the grid.
-            widths: Numbers of units m in ascending order.
+            widths: Numbers of units, m, in ascending order.
 
         Returns:
             The learning rate eta at each width, keyed by width.
@@ -322,7 +322,7 @@ class References:
 
         Args:
             point: Point in the grid.
-            width: Number of units m.
+            width: Number of units, m.
             rate: Learning rate eta.
 
         Warns:

@@ -164,7 +164,10 @@ class Training:
         return snapshot_steps(self.steps, self.snapshots)
 
     def alone(self) -> "Training":
-        """Return a copy of the settings that is suitable for a single network, with predictions turned off.
+        """Return a copy of the settings for a single network, without predictions.
+
+        Returns:
+            The copy.
 
         Raises:
             ValueError: If `measure.quadratic` or `measure.regression` is True, because these require a sweep.

@@ -256,8 +256,8 @@ def _average_bytes(network: Network, variables: Variables, x1: AnyArray, x2: Any
 
 
 def _cast(a: AnyArray, dtype: str) -> Array:
-    # For JAX arrays, calling jnp.asarray would add 10% to the time for a small kernel. Casting other arrays in NumPy
-    # avoids compiling a program.
+    # For JAX arrays, calling jnp.asarray would add 10% to the time it takes to compute a small kernel. Other arrays are
+    # cast in NumPy, because a cast in JAX would have to be compiled.
     if isinstance(a, Array):
         return a if a.dtype == dtype else a.astype(dtype)
     return jnp.asarray(np.asarray(a, dtype))

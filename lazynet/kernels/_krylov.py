@@ -134,7 +134,7 @@ class Lanczos:
 
     @property
     def size(self) -> int:
-        """Number m of vectors in the basis."""
+        """Number of vectors in the basis, m."""
         return self._size
 
     @property

@@ -139,7 +139,7 @@ class Nystroem:
 
     Args:
         k: Kernel operator K.
-        rank: Number r of columns.
+        rank: Number of columns, r.
     """
 
     def __init__(self, k: KernelOperator, rank: int) -> None:

@@ -29,7 +29,7 @@ class Adapted:
         kernel: Function that maps the width to the infinite-width kernel, or None if no such kernel is known. The
             kernel is itself a function `kernel(x1, x2=None)` that returns an array of shape (n1, n2).
         width: Width of the network.
-        outputs: Number of outputs k.
+        outputs: Number of outputs, k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
         parametrization: Powers of the width in each layer, which determine the exponents that theory predicts for a
             sweep, or None if these powers are unknown.

@@ -37,7 +37,7 @@ def from_flax(
             array of shape (n,), (n, 1) or (n, k). If the rows are images, reshape them inside the module.
             Modules built for the same width must be identical.
         width: Width of the network, which a sweep overrides.
-        outputs: Number of outputs k.
+        outputs: Number of outputs, k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
         parametrization: Parametrization of the module's layers, which determines the exponents that theory predicts for
             a sweep. Pass a name (such as "standard" for flax's own layers), a `lazynet.Parametrization`, or None to
@@ -90,7 +90,7 @@ def from_nnx(
         make: Function `make(width, rngs)` that builds the module and draws its initial parameters from `rngs`. The
             module maps rows of shape (n, d) to an array of shape (n,), (n, 1) or (n, k).
         width: Width of the network, which a sweep overrides.
-        outputs: Number of outputs k.
+        outputs: Number of outputs, k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
         parametrization: Parametrization of the module's layers, which determines the exponents that theory predicts for
             a sweep. Pass a name, a `lazynet.Parametrization`, or None to make no predictions.
@@ -174,7 +174,7 @@ def from_stax(
     Args:
         make: Function `make(width)` that returns (init_fn, apply_fn, kernel_fn).
         width: Width of the network, which a sweep overrides.
-        outputs: Number of outputs k.
+        outputs: Number of outputs, k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width. The square of alpha
             multiplies the kernel.
         parametrization: Parametrization of the layers, which determines the exponents that theory predicts for a sweep.
@@ -237,7 +237,7 @@ def from_functions(
         kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
             returns an array of shape (n1, n2), and it must be the same at all widths.
         width: Width of the network, which a sweep overrides.
-        outputs: Number of outputs k.
+        outputs: Number of outputs, k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
         parametrization: Parametrization of the layers, which determines the exponents that theory predicts for a sweep.
             Pass a name, a `lazynet.Parametrization`, or None to make no predictions.

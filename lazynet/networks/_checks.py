@@ -1,4 +1,4 @@
-"""Checks of networks and their variables."""
+"""Checks for networks and their variables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast

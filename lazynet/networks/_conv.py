@@ -27,7 +27,7 @@ class ConvNet(SingleHidden):
     arrays are in the collection "params", and all others are in "fixed".
 
     Args:
-        width: Number of filters m, at least 1; must be even if `symmetric` is True.
+        width: Number of filters, m, at least 1; must be even if `symmetric` is True.
         filter_size: Length of each filter or, for images, the side length of each square filter.
         stride: Distance between neighboring patches, at least 1.
         image: Shape (height, width) or (height, width, channels) of the image stored in each row, or None for

@@ -44,9 +44,9 @@ def _traced(network: Network, n: int, d: int, dtype: Any) -> Any:
 def gradient_operations(network: Network, n: int, d: int, dtype: Any = "float32") -> float:
     """Estimate the number of operations needed to compute the outputs and the gradient of a network.
 
-    Computing the gradient with respect to the trained weights takes as many operations as computing the outputs, and so
-    does computing the gradient with respect to the activations of the lower layers. A network with one hidden layer has
-    no lower layer, and the cost of the gradient with respect to its readout is neglected.
+    The gradient with respect to the trained weights and the gradient with respect to the activations of the lower
+    layers each take as many operations as the outputs. A network with one hidden layer has no lower layers, and the
+    cost of the gradient with respect to its readout is neglected.
 
     Args:
         network: Network of any type.
@@ -112,7 +112,7 @@ def timing_network(width: int) -> TwoLayer:
     """Return a network that is trained with a hand-written gradient, for timing training steps.
 
     Args:
-        width: Number of units m.
+        width: Number of units, m.
 
     Returns:
         A `TwoLayer` network.

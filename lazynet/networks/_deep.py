@@ -33,9 +33,9 @@ class MLP(nn.Module):
     `apply(variables, x)` returns an array of shape (n,) for one output or (n, k) for several.
 
     Args:
-        width: Number of units m in each hidden layer, at least 1.
+        width: Number of units in each hidden layer, m, at least 1.
         depth: Number of hidden layers, at least 1.
-        outputs: Number of outputs k, at least 1.
+        outputs: Number of outputs, k, at least 1.
         activation: Activation name or function, as in `TwoLayer`.
         train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
         init_scale: Scale kappa of the hidden weights, a positive number or a function of the width.

@@ -34,12 +34,12 @@ class Network(Model, Protocol):
 
     @property
     def width(self) -> int:
-        """Number of units m in each hidden layer."""
+        """Number of units in each hidden layer, m."""
         ...
 
     @property
     def outputs(self) -> int:
-        """Number of outputs k."""
+        """Number of outputs, k."""
         ...
 
     def clone(self, **changes: Any) -> "Network":

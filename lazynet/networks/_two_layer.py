@@ -33,7 +33,7 @@ def at_width(scale: Scale, width: int) -> float:
 
     Args:
         scale: Number, or function that maps the width to a number.
-        width: Number of units m.
+        width: Number of units, m.
 
     Returns:
         The value of the scale.
@@ -47,7 +47,7 @@ def check_scale(name: str, scale: Any, width: int) -> float:
     Args:
         name: Name of the argument in error messages.
         scale: Number, or function that maps the width to a number.
-        width: Number of units m.
+        width: Number of units, m.
 
     Returns:
         The value of the scale.
@@ -155,8 +155,8 @@ class TwoLayer(SingleHidden):
     variables, of shape (n,) for one output or (n, k) for several.
 
     Args:
-        width: Number of hidden units m, at least 1; must be even if `symmetric` is True.
-        outputs: Number of outputs k, at least 1.
+        width: Number of hidden units, m, at least 1; must be even if `symmetric` is True.
+        outputs: Number of outputs, k, at least 1.
         activation: "relu", "leaky_relu" (slope 0.01), "abs", "erf", "tanh", "gelu" (exact), "softplus", "sin",
             "sigmoid" or "silu", or an elementwise JAX function of one array.
         train: Part to train, "hidden" (w), "readout" (a) or "both".

@@ -8,7 +8,7 @@ from lazynet.networks._protocol import Network
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A network that wraps another network, from which it takes all attributes that it does not define itself.
+    """Wrapper around a network that provides any attributes that the wrapper does not define.
 
     Attributes:
         network: The wrapped network.

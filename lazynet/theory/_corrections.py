@@ -42,7 +42,7 @@ class Correction(NamedTuple):
         """Evaluate the fit at a width.
 
         Args:
-            width: Number of units m.
+            width: Number of units, m.
 
         Returns:
             The fitted value, in the units of the fitted quantity.

@@ -15,7 +15,7 @@ def member_key(width: int, seed: int) -> Array:
     """Return the random key for a member of a sweep, fold_in(fold_in(key(0), width), seed).
 
     Args:
-        width: Number of units m.
+        width: Number of units, m.
         seed: Seed of the member.
 
     Returns:

@@ -94,7 +94,7 @@ def test_bad_input_starts_no_work(data, tmp_path, monkeypatch):
         with unchecked(), pytest.raises(ValueError, match=message):
             lz.infinite_width(network, data, **options)
     x = unit_rows(8, 3)
-    with pytest.raises(ValueError, match=r"^y_train must contain class labels"):
+    with pytest.raises(ValueError, match=r"^y_train must contain only class labels"):
         lz.infinite_width(network, lz.Dataset(x, np.arange(8.0), x, np.arange(8.0), name="numbers"))
     own = lz.from_functions(lambda key, x, width: np.ones((width, x.shape[1])), lambda params, x: x @ params[0])
     with pytest.raises(ValueError, match=r"^network must have an analytic kernel"):
