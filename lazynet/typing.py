@@ -1,4 +1,8 @@
-"""Type aliases. In shapes, n is the number of examples, d of features, k of outputs, m of units, and s of snapshots."""
+"""Type aliases.
+
+In array shapes, n is the number of examples, d the number of features, k the number of outputs, m the number of units,
+and s the number of time points or snapshots.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -40,7 +40,8 @@ def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n
     """
     if not is_labels(y):
         raise ValueError(
-            "y must contain class labels (+1 and -1, or one-hot rows minus 1/k), but some of its values are not labels."
+            "y must contain class labels, either +1 and -1 in an array of shape (n,), or one-hot rows minus 1/k in an "
+            "array of shape (n, k)."
         )
     fraction = check_number("portion", portion, maximum=1.0)
     noisy = np.array(y, dtype=np.float64)

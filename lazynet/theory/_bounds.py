@@ -248,10 +248,11 @@ def unseen_share(power: int, dim: int) -> float:
 
 
 def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
-    """Return an upper bound on sqrt(y' H^-1 y) for a sum of powers.
+    """Return an upper bound on sqrt(y' H^-1 y) for targets y that are a sum of powers.
 
-    For y = sum_j alpha_j (beta_j . x)^p_j, the bound is 3 sum_j p_j |alpha_j| ||beta_j||^p_j (Arora et al. 2019,
-    Corollary 6.2). The bound does not depend on the number or the dimension of the examples.
+    H is the infinite-width kernel on the training set. For y = sum_j alpha_j (beta_j . x)^p_j, the bound is
+    3 sum_j p_j |alpha_j| ||beta_j||^p_j (Arora et al. 2019, Corollary 6.2). It does not depend on the number or the
+    dimension of the examples.
 
     Args:
         terms: One tuple (alpha_j, ||beta_j||, p_j) for each term of the sum. Each p_j must be 1 or a positive even

@@ -1,4 +1,4 @@
-"""Fit asymptotic exponents to data from moderate widths, and estimate the number of seeds needed."""
+"""Functions that fit asymptotic exponents and leading corrections, and estimate the number of seeds needed."""
 
 from math import ceil
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from jaxtyping import Float, Num
 from lazynet.theory._fits import Fit, half_width, log_mean_variances
 
 # Grid of values of t, the logarithm of 1 + b m^(-q) at the smallest width m. At the ends of the grid, the leading term
-# a m^p is about 10^5 times larger or smaller than the mean at this width. Beyond the ends, the ratios of the fitted
-# means at the other widths to this mean hardly depend on t.
+# a m^p is about 10^5 times larger or smaller than the mean at this width. Outside the grid, the fitted means at the
+# other widths hardly change relative to one another as t changes.
 LOGS = np.linspace(-12.0, 12.0, 2401)
-# Smallest and largest values that the fit allows for the power q of the correction.
+# Smallest and largest possible values of q, the power of the correction, if q is fitted.
 POWERS = (0.25, 2.0)
 # Sums of squares that differ by less than this amount are considered equal, to allow for rounding errors.
 ROUNDING = 1e-26
@@ -55,9 +55,10 @@ def fit_correction(
 ) -> Correction:
     """Fit an asymptotic exponent and its leading correction to the means over seeds.
 
-    The mean at width m behaves like a m^p (1 + b m^(-q) + ...). At widths where b m^(-q) is not small, the slope that
-    `fit_exponent` finds differs from the asymptotic exponent p. The parameters a, p and b, and also q if `power` is
-    None, are fitted to the logarithms of the means by least squares.
+    The mean at width m is assumed to behave like a m^p (1 + b m^(-q) + ...), with an amplitude a, an asymptotic
+    exponent p and a leading correction b m^(-q). At widths where the correction is not small, the slope that
+    `fit_exponent` finds differs from p. The logarithms of the means are fitted by least squares. The fitted parameters
+    are log a, p and b, and also q if `power` is None.
 
     The 95% interval for p is a profile interval: it contains every p for which the residuals of the best fit with that
     p are consistent with the spread over seeds. As in `fit_exponent`, consistency is judged by Student's
@@ -146,8 +147,8 @@ class _Profile:
             variances: Variances of the logarithms of the means.
         """
         values = self.gradient(LOGS)
-        # At a minimum, the derivative of the sum of squares changes from negative to positive. `values` contains the
-        # derivatives with the opposite sign.
+        # At a minimum, the derivative of the sum of squares changes from negative to positive. `values` has the
+        # opposite sign, so it changes from positive to negative.
         minima = [
             scipy.optimize.brentq(self.gradient, LOGS[i], LOGS[i + 1], xtol=1e-14)
             for i in np.flatnonzero((values[:-1] >= 0) & (values[1:] < 0))
@@ -159,7 +160,7 @@ class _Profile:
         return float(t), float(exponent), float(constant), float(np.sum(residuals**2))
 
     def interval(self, t: float, variances: np.ndarray, degrees: np.ndarray, power_fitted: bool) -> tuple[float, float]:
-        """Return the ends of the 95% interval for p, given the value of t in the best fit."""
+        """Return the endpoints of the 95% interval for p, given the value of t at the best fit."""
 
         def excess(at: np.ndarray | float) -> np.ndarray:
             """Return how far p at the given t lies outside its 95% interval; the value is negative if p lies inside."""
@@ -184,9 +185,9 @@ class _Profile:
         return float(found.min()), float(found.max())
 
     def restricted(self, t: np.ndarray | float) -> np.ndarray:
-        """Return the p for which t is optimal.
+        """Return the p for which the given t is optimal.
 
-        For this p, the residuals are orthogonal to the fit's derivative with respect to t.
+        For this p, the residuals are orthogonal to the derivative of the fit with respect to t.
         """
         by_t = self.slopes(t)[0]
         centered = by_t - by_t.mean(axis=-1, keepdims=True)
@@ -245,7 +246,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         raise ValueError(f"half_width must be positive, got {half_width}.")
     if not np.isfinite([fit.low, fit.high]).all():
         raise ValueError(
-            f"fit must have a bounded confidence interval, got [{fit.low}, {fit.high}]. Use at least two seeds, "
-            "and choose widths at which the correction is small."
+            f"fit must have a bounded confidence interval, got [{fit.low}, {fit.high}]. Use at least two "
+            "seeds, and choose widths at which the correction is small."
         )
     return ceil(seeds * ((fit.high - fit.low) / 2 / half_width) ** 2 - 1e-9)

@@ -88,12 +88,13 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     not a power of m. The largest displacement of a neuron has an additional factor of sqrt(log m) if the readout is
     Gaussian or is the only trained layer.
 
-    The sign of a pre-activation flips only if the pre-activation changes by more than its magnitude. Up to a constant,
-    the probability of a flip is therefore bounded by the relative change in a pre-activation. The relative change in
-    the kernel is likewise bounded by the largest relative change in the pre-activations of any layer. The gap between a
-    network and its linearization scales as the learned part of the outputs times this largest change. The gap between
-    the linearization and the infinite-width limit scales as the learned part times m^(-1/2), the size of the kernel's
-    fluctuations at initialization. The gap between the network and the limit scales as the larger of these two gaps.
+    A pre-activation changes sign only if it changes by more than its magnitude. The probability of a sign flip is
+    therefore bounded, up to a constant, by the relative change in a pre-activation. The relative change in the kernel
+    is bounded, again up to a constant, by the largest relative change in the pre-activations of any layer. The gap
+    between a network and its linearization scales as the learned part of the outputs times this largest relative
+    change. The gap between the linearization and the infinite-width limit scales as the learned part times m^(-1/2),
+    the size of the kernel's fluctuations at initialization. The gap between the network and the limit scales as the
+    larger of these two gaps.
 
     The predictions cover scalings from NTK to mean field and maximal update, under three conditions:
 

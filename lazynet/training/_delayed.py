@@ -14,9 +14,9 @@ from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
 
-# BLOCK_FRACTION is the maximum ratio of the number of examples in a block to the number of input features. It keeps the
-# correction for the steps within a block cheap compared with multiplying the weights by the inputs. Blocks with fewer
-# than MIN_BLOCK_STEPS steps do not save time.
+# BLOCK_FRACTION is the maximum ratio of the number of examples in a block to the number of input features. This limit
+# keeps the correction for the steps within a block cheap compared with multiplying the weights by the inputs.
+# MIN_BLOCK_STEPS is the smallest number of steps per block at which blocks save time.
 BLOCK_FRACTION, MIN_BLOCK_STEPS = 0.25, 4
 
 

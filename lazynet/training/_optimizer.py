@@ -79,7 +79,9 @@ class Optimizer:
         if self.schedule is not None and not callable(self.schedule):
             raise ValueError(f"schedule must be a function of the step, got {self.schedule!r}.")
         if self.momentum and self.name != "sgd":
-            raise ValueError(f"momentum must be 0 for {self.name!r}, got {self.momentum}. Only 'sgd' accepts momentum.")
+            raise ValueError(
+                f"momentum must be 0 for the optimizer {self.name!r}, got {self.momentum}. Only 'sgd' accepts momentum."
+            )
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov must be False if momentum is 0, got True.")
         if self.name == FLOW:

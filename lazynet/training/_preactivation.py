@@ -16,9 +16,9 @@ from lazynet.typing import Variables
 class PreactivationStepper(HiddenStepper):
     """Plain full-batch gradient descent on the squared loss, carried out on the pre-activations: Z <- Z - eta c G X X'.
 
-    This stepper is equivalent to `HiddenStepper`, which defines the symbols, but needs 2 n^2 m operations per step
-    rather than 4 n rank m, so it is cheaper if n < 2 rank. The state includes the sum of G over all steps, from which
-    the weights are recovered as W = W_0 - eta c (sum G) X.
+    This stepper is equivalent to `HiddenStepper`, which defines the symbols, but needs 2 * n^2 * m operations per step
+    rather than 4 * n * rank * m, so it is cheaper if n < 2 * rank. The state includes the sum of G over all steps, from
+    which the weights are recovered as W = W_0 - eta c (sum G) X.
     """
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -75,5 +75,5 @@ class PreactivationStepper(HiddenStepper):
         return {**member.variables, "params": {"hidden": hidden}}
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return the number of operations per step, 2 n^2 m."""
+        """Return the number of operations per step, 2 * n^2 * m."""
         return 2.0 * arrays["gram"].size * self.network.width

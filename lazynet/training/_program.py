@@ -23,7 +23,7 @@ Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
 CALL_SECONDS = 0.5
 # Fraction by which a loss must fall below the lowest loss so far to count as progress.
 PLATEAU = 1e-3
-# A loss counts as diverged if it is not finite or is above DIVERGED_RATIO * (1 + the loss at step 0).
+# A loss has diverged if it is not finite or is above DIVERGED_RATIO * (1 + the loss at step 0).
 DIVERGED_RATIO = 1e12
 
 
@@ -57,8 +57,8 @@ class Carry(NamedTuple):
     Attributes:
         state: State of the stepper.
         loss_limit: Loss above which training is considered to have diverged.
-        diverged_at: First step at which training was considered to have diverged, or NEVER.
-        stopped_at: Number of steps that the member took before it stopped, or NEVER.
+        diverged_at: First step at which the loss had diverged, or NEVER if it did not diverge.
+        stopped_at: Number of steps that the member took before it stopped early, or NEVER if it did not stop early.
         best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
         best_at: Step at which `best` was reached.
         root_sum: Sum of sqrt(loss) over steps, and the rounding error in this sum (Kahan summation). The compensated
@@ -117,7 +117,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return the first process's number on every process that trains these members."""
+        """Return the first process's number, so that all processes that train these members use the same number."""
         ...
 
 
@@ -145,8 +145,9 @@ class Outcome(NamedTuple):
         variables: Final variables, each array with a leading axis of length p.
         records: Float64 arrays of shape (p, s, ...) that contain the measurements at the snapshots, and
             "loss_root_sum", the sum of sqrt(loss) over the steps before each snapshot.
-        diverged_at: First step at which each member was considered to have diverged, or NEVER, shape (p,).
-        stopped_at: Number of steps that each member took before it stopped, or NEVER, shape (p,).
+        diverged_at: First step at which each member's loss had diverged, or NEVER if it did not diverge, shape (p,).
+        stopped_at: Number of steps that each member took before it stopped early, or NEVER if it did not stop early,
+            shape (p,).
     """
 
     variables: Variables
@@ -155,7 +156,7 @@ class Outcome(NamedTuple):
     stopped_at: np.ndarray
 
 
-# Step number recorded for an event that did not happen, such as divergence or early stopping.
+# Step number that is stored for an event, such as divergence or early stopping, if the event did not happen.
 NEVER = np.iinfo(np.int32).max
 
 

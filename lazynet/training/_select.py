@@ -54,8 +54,8 @@ def choose_stepper(
     if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
             f"stepper must be 'auto' or a stepper that supports these settings, got {stepper!r}. That stepper can "
-            "train only the hidden layer of a two-layer network, by plain full-batch gradient descent on the squared "
-            "loss."
+            "train only the hidden layer of a two-layer network, and only by plain full-batch gradient descent on the "
+            "squared loss."
         )
     if batch_size is not None and descends:
         if stepper == "delayed" or (stepper == "auto" and steps_per_block(x.shape[1], batch_size) >= MIN_BLOCK_STEPS):
@@ -63,12 +63,12 @@ def choose_stepper(
     elif stepper == "delayed":
         raise ValueError(
             f"stepper must be 'auto' or a stepper that supports these settings, got {stepper!r}. That stepper can "
-            "train only the hidden layer of a two-layer network, by plain mini-batch gradient descent."
+            "train only the hidden layer of a two-layer network, and only by plain mini-batch gradient descent."
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, optimizer, batch_size)
-    # For each unit, a step takes 4 * n * rank operations if it updates row-space weights, and 2 * n^2 operations if it
-    # updates pre-activations.
+    # For each unit, a step takes 4 * n * rank operations if it updates row-space weights, and 2 * n^2 if it updates
+    # pre-activations.
     cheaper = "preactivation" if len(x) < 2 * row_space(x).shape[1] else "hidden"
     chosen = cheaper if stepper == "auto" else stepper
     return PreactivationStepper(network) if chosen == "preactivation" else HiddenStepper(network)

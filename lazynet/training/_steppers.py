@@ -241,9 +241,9 @@ class HiddenStepper:
     units: Units = ONE_DEVICE
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the inputs and their coordinates in the row space.
+        """Return the inputs and their coordinates in their row space.
 
-        If the rank of the inputs is less than d, also return a basis of the row space, of shape (d, rank).
+        If the rank of the inputs is less than d, the result also contains a basis of the row space, of shape (d, rank).
         """
         basis = row_space(x)
         if basis.shape[1] == x.shape[1]:
@@ -303,7 +303,7 @@ class HiddenStepper:
         return f[:, 0] if self.network.outputs == 1 else f
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return the number of operations per step, 4 n rank m."""
+        """Return the number of operations per step, 4 * n * rank * m."""
         return 4.0 * arrays["rows"].size * self.network.width
 
     @property

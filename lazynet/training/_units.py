@@ -1,4 +1,4 @@
-"""Blocks of hidden units on one or more devices, and sums over blocks whose order is independent of that number."""
+"""Division of the hidden units into blocks on one or more devices, and summation over blocks in a fixed order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

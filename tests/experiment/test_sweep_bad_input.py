@@ -179,7 +179,7 @@ def test_train_refuses(case, no_work):
         ({"stepper": "fast"}, "^stepper must be one of auto, .*, got 'fast'"),
         ({"momentum": 1.0}, "^momentum must be a nonnegative number below 1, got 1.0"),
         ({"momentum": True}, "^momentum must be a nonnegative number below 1, got True"),
-        ({"name": "adam", "momentum": 0.9}, "^momentum must be 0 for 'adam', got 0.9"),
+        ({"name": "adam", "momentum": 0.9}, "^momentum must be 0 for the optimizer 'adam', got 0.9"),
         ({"nesterov": True}, "^nesterov must be False if momentum is 0, got True"),
         ({"nesterov": 1}, "^nesterov must be True or False, got 1"),
         ({"weight_decay": -0.1}, "^weight_decay must be finite and nonnegative, got -0.1"),

@@ -79,7 +79,7 @@ def test_optimizers_by_name():
         ({"weight_decay": -0.1}, "weight_decay must be finite and nonnegative"),
         ({"weight_decay": math.inf}, "weight_decay "),
         ({"schedule": 0.5}, "schedule must be a function"),
-        ({"name": "adam", "momentum": 0.9}, "momentum must be 0 for 'adam'"),
+        ({"name": "adam", "momentum": 0.9}, "momentum must be 0 for the optimizer 'adam'"),
         ({"name": "flow", "weight_decay": 0.1}, "weight_decay must be omitted for the optimizer 'flow'"),
         ({"name": "flow", "stepper": "autodiff"}, "stepper must be 'auto' for the optimizer 'flow'"),
     ],
