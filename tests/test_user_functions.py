@@ -1,6 +1,7 @@
 """Public functions trace the user's functions anew in each call, so changes in what these functions read matter."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,19 @@ def test_an_attribute_of_a_network_may_change():
     before = lz.empirical_ntk(own, variables, X)
     own.gain = 3.0
     np.testing.assert_allclose(lz.empirical_ntk(own, variables, X), 9 * before, rtol=1e-6)
+
+
+def test_the_shapes_of_a_network_may_change():
+    """JAX finds the trace of a function that is not a method by its identity."""
+    sizes = [2]
+    own = SimpleNamespace(
+        init=lambda key, rows: {"params": jnp.ones((rows.shape[1], sizes[-1]))},
+        apply=lambda variables, rows: jnp.sum(rows @ variables["params"], axis=1),
+    )
+    for size in (2, 3):
+        sizes.append(size)
+        kernel = lz.empirical_ntk(own, own.init(KEY, X), X)
+        np.testing.assert_allclose(kernel, size * X @ X.T, rtol=1e-5, atol=1e-5)
 
 
 CONFIG = {}

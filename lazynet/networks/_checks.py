@@ -13,7 +13,7 @@ from lazynet.arrays import input_dtype, network_rows
 from lazynet.networks._cost import parameter_bytes
 from lazynet.networks._protocol import Network, initial_shapes
 from lazynet.networks._traits import traits
-from lazynet.programs import compiled, once
+from lazynet.programs import compiled
 from lazynet.typing import AnyArray, Variables
 
 
@@ -170,7 +170,6 @@ def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
                 )
 
 
-@once
 def _own_shapes(
     network: Any, features: tuple[int, ...], dtype: np.dtype
 ) -> dict[str, dict[str, tuple[int, ...]]] | None:

@@ -106,4 +106,6 @@ def initial_shapes(network: Any, features: tuple[int, ...], dtype: Any) -> Varia
 @once
 def _initial_shapes(network: Any, features: tuple[int, ...], dtype: np.dtype, is_64_bit: bool) -> Variables:
     del is_64_bit  # Needed in the cache key, because JAX's default dtype depends on whether 64-bit mode is enabled.
-    return dict(jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *features), dtype)))
+    row = jax.ShapeDtypeStruct((1, *features), dtype)
+    # JAX caches traces by function, so a new function is traced in each call.
+    return dict(jax.eval_shape(lambda key, row: network.init(key, row), jax.random.key(0), row))
