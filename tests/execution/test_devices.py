@@ -72,7 +72,7 @@ def test_sweeps_on_two_devices_agree_with_one(name):
 @pytest.mark.parametrize(
     ("devices_each", "hosts", "dtype"),
     [
-        pytest.param(8, 1, "float32", id="eight devices"),
+        pytest.param(8, 1, "float32", id="eight devices", marks=pytest.mark.whole),
         pytest.param(4, 2, "float64", id="two hosts of four", marks=pytest.mark.exact),
     ],
 )

@@ -33,7 +33,7 @@ def run_hosts(out, killed="none"):
     return [(process.returncode, *text) for process, text in zip(processes, printed, strict=True)]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_two_hosts_agree_and_hear_of_each_other(tmp_path):
     ends = run_hosts(tmp_path)
     assert [code for code, _, _ in ends] == [2, 2], ends

@@ -82,9 +82,9 @@ def test_a_kernel_recorded_in_a_sweep_is_that_of_the_network_at_its_point(axis, 
     data, network = lz.Dataset(x, np.sign(x[:, 0])), lz.TwoLayer(width=8, symmetric=False)
     measure = lz.Measure(predictions=False, own={"kernel": current_kernel})
     options = {"learning_rate": 1e-3, "measure": measure, "axes": {axis: values}, "progress": False}
-    result = lz.sweep(network, data, [16, 32], 2, 1, **options)
-    for width, value in zip((16, 32), values, strict=True):
-        one = network.clone(width=width, **{axis: value})
-        start = lz.train(one, data, member_key(width, 1), 1, learning_rate=1e-3).variables_0
-        recorded = result.kernel.sel(width=width, seed=1, step=0, **{axis: value})
+    result = lz.sweep(network, data, [16], 2, 1, **options)
+    for value in values:
+        one = network.clone(width=16, **{axis: value})
+        start = lz.train(one, data, member_key(16, 1), 1, learning_rate=1e-3).variables_0
+        recorded = result.kernel.sel(width=16, seed=1, step=0, **{axis: value})
         np.testing.assert_allclose(recorded, lz.empirical_ntk(one, start, x), rtol=1e-4, atol=1e-5)
