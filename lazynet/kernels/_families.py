@@ -34,7 +34,9 @@ def _deep_kernel(network: MLP) -> Kernel:
     E_l = E[sigma sigma] and E'_l = E[sigma' sigma'] be the expectations under the covariance S_l. With T_0 = 0, the
     tangent kernel of z_l is
 
-        T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  where g_1 = m^(-2 a_1), and g_l = m^(1 - 2 a_l) for l > 1.
+        T_l = g_l E_(l-1) + t + s_l^2 T_(l-1) E'_(l-1),  where g_1 = m^(-2 a_1), and g_l = m^(1 - 2 a_l) for l > 1.
+
+    The term t is the contribution of the biases. It is 1 if they are trained, and 0 otherwise.
 
     Let m^(-a) be the factor that multiplies the readout weights, and let m^(-2 b) be their initial variance. If E, E'
     and T denote the values for the last hidden layer and alpha the output scale, the tangent kernel of the outputs is
@@ -58,7 +60,7 @@ def _deep_kernel(network: MLP) -> Kernel:
             a, b = exponents.forward[kind], exponents.init[kind]
             gradient, variance = m ** (fan_in_power - 2 * a), kappa**2 * m ** (fan_in_power - 2 * a - 2 * b)
             bias = (network.bias_scale * m**-b) ** 2
-            tangent = gradient * value + variance * tangent * slope
+            tangent = gradient * value + float(network.train_bias) + variance * tangent * slope
             variances = [variance * second_moment + bias for second_moment in variances]
             value, slope, *variances = covariance_dual(network.activation, variance * value + bias, *variances)
         parts = np.zeros_like(value)

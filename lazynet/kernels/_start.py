@@ -44,7 +44,9 @@ def _single_hidden_covariance(network: SingleHidden) -> Covariance | None:
 
 @start_covariance.register(MLP)
 def _deep_covariance(network: MLP) -> Covariance | None:
-    return _readout_covariance(network, network.width ** (-2 * get_parametrization(network.parametrization).init[2]))
+    variance = network.width ** (-2 * get_parametrization(network.parametrization).init[2])
+    # The covariance does not depend on what is trained, and biases cannot be trained with the readout alone.
+    return _readout_covariance(network.clone(train_bias=False), variance)
 
 
 @start_covariance.register(Centered)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Num
 
-from lazynet.arguments import check_number, described
+from lazynet.arguments import check_flag, check_number, described
 from lazynet.arrays import floats
 from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import Parametrization, get_parametrization
@@ -28,9 +28,9 @@ class MLP(nn.Module):
     "chen" and output_scale is a power of m, this is the network of Chen et al. 2019, section 2, with L = depth + 1.
 
     `init(key, x)` returns the arrays "hidden_1" of shape (m, d), "hidden_2", ... of shape (m, m), "readout" of shape
-    (m, k), and "bias_1", ... of shape (m,). They are drawn in float32 and cast to the dtype of x, or to JAX's default
-    dtype if x contains integers. Trained arrays are in the collection "params", and all others are in "fixed".
-    `apply(variables, x)` returns an array of shape (n,) for one output or (n, k) for several.
+    (m, k), and, if there are biases, "bias_1", ... of shape (m,). They are drawn in float32 and cast to the dtype of x,
+    or to JAX's default dtype if x contains integers. Trained arrays are in the collection "params", and all others are
+    in "fixed". `apply(variables, x)` returns an array of shape (n,) for one output or (n, k) for several.
 
     Args:
         width: Number of units in each hidden layer, m, at least 1.
@@ -40,12 +40,14 @@ class MLP(nn.Module):
         train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
         init_scale: Scale kappa of the hidden weights, a positive number or a function of the width.
         output_scale: Scale alpha of the outputs, a positive number or a function of the width.
-        bias_scale: Scale of the biases c_l, whose entries are drawn from N(0, (bias_scale m^(-b_l))^2) and are not
-            trained. If the scale is 0, there are no biases.
+        bias_scale: Scale of the biases c_l, whose entries are drawn from N(0, (bias_scale m^(-b_l))^2). If the scale is
+            0, the biases start at zero if they are trained, and there are none otherwise.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
+        train_bias: Whether to train the biases c_l themselves, together with the hidden weights.
 
     Raises:
-        ValueError: If an argument has an invalid value.
+        ValueError: If an argument has an invalid value, or if `train_bias` is True but the hidden weights are not
+            trained.
 
     >>> import jax, lazynet as lz
     >>> network = lz.MLP(width=64, depth=2)
@@ -63,6 +65,7 @@ class MLP(nn.Module):
     output_scale: Scale = 1.0
     bias_scale: float = 0.0
     parametrization: str | Parametrization = "ntk"
+    train_bias: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -70,7 +73,15 @@ class MLP(nn.Module):
         check_fields(self, train=TRAINED_PARTS)
         check_number("bias_scale", self.bias_scale)
         get_parametrization(self.parametrization)
+        check_flag("train_bias", self.train_bias)
+        if self.train_bias and self.train == "readout":
+            raise ValueError("train_bias must be False if train is 'readout', got True.")
         super().__post_init__()
+
+    @property
+    def has_biases(self) -> bool:
+        """True if the hidden layers have biases."""
+        return self.train_bias or bool(self.bias_scale)
 
     @nn.compact
     def __call__(self, x: Num[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
@@ -83,10 +94,15 @@ class MLP(nn.Module):
             trained = self.train != "readout"
             arrays[f"hidden_{layer}"] = self._array(f"hidden_{layer}", trained, kappa * std, (self.width, entering), x)
             if self.bias_scale:
-                arrays[f"bias_{layer}"] = self._array(f"bias_{layer}", False, self.bias_scale * std, (self.width,), x)
+                name = f"bias_{layer}"
+                arrays[name] = self._array(name, self.train_bias, self.bias_scale * std, (self.width,), x)
             entering = self.width
         std = self.width ** -exponents.init[2]
         arrays["readout"] = self._array("readout", self.train != "hidden", std, (self.width, self.outputs), x)
+        if self.train_bias and not self.bias_scale:
+            # These come last, because each array changes the random numbers for those that follow it.
+            for layer in range(1, self.depth + 1):
+                arrays[f"bias_{layer}"] = self.param(f"bias_{layer}", lambda key: jnp.zeros(self.width, x.dtype))
         *_, last = preactivations_of(self, arrays, x)
         f = output_multiplier(self) * (get_activation(self.activation).function(last) @ arrays["readout"])
         return f[:, 0] if self.outputs == 1 else f
@@ -108,9 +124,9 @@ class ThreeLayer(MLP):
 
     The network is f(x) = sum_i a_i relu(n_i(x) + b_2i) with n_i(x) = sum_j v_ij relu(w_j . x + b_1j) and m1 = m2 = m.
     The entries of W, V and both biases are initialized from N(0, 1 / m), and the entries of a from N(0, 1). Training
-    updates W and V (train="hidden", the default), only a ("readout") or all three ("both"), but never the biases. The
-    tangent kernel grows in proportion to m, so default learning rates decrease as 1 / m. The arguments are the same as
-    for `MLP`.
+    updates W and V (train="hidden", the default), only a ("readout") or all three ("both"). The biases are not trained
+    unless `train_bias` is True. The tangent kernel grows in proportion to m, so default learning rates decrease as
+    1 / m. The arguments are the same as for `MLP`.
 
     Raises:
         ValueError: If `depth` is not 2, or if an argument has a value that `MLP` does not allow.
@@ -146,7 +162,7 @@ def preactivations_of(network: MLP, arrays: dict[str, AnyArray], x: AnyArray) ->
     activation = get_activation(network.activation).function
     for layer in range(1, network.depth + 1):
         z = network.width ** -forward[min(layer, 2) - 1] * (h @ arrays[f"hidden_{layer}"].T)
-        if network.bias_scale:
+        if network.has_biases:
             z = z + arrays[f"bias_{layer}"][None, :]
         yield z
         h = activation(z)
@@ -159,7 +175,7 @@ def _deep_traits(network: MLP) -> Traits:
         return list(preactivations_of(network, {name: weights(variables, name) for name in names}, x))
 
     name, parametrization = type(network).__name__, get_parametrization(network.parametrization)
-    activation, biased = get_activation(network.activation), bool(network.bias_scale)
+    activation = get_activation(network.activation)
     return Traits(
         name=name,
         title=f"{name} of depth {network.depth}, {activation.name},",
@@ -170,6 +186,12 @@ def _deep_traits(network: MLP) -> Traits:
         preactivations=preactivations,
         learning_rate_exponent=parametrization.learning_rate,
         scaling=LayerScaling(
-            parametrization, network.depth, network.train, activation.homogeneous, biased, named_layers=True
+            parametrization,
+            network.depth,
+            network.train,
+            activation.homogeneous,
+            biased=bool(network.bias_scale),
+            train_bias=network.train_bias,
+            named_layers=True,
         ),
     )

@@ -31,7 +31,7 @@ class Parametrization(NamedTuple):
 
 # Parametrizations that can be specified by name.
 # In the limit of large m, the initial outputs of mean-field networks with several hidden layers are zero, and training
-# has no effect.
+# has no effect unless these layers have biases.
 PARAMETRIZATIONS = {
     "ntk": Parametrization((0.0, 0.5, 0.5), (0.0, 0.0, 0.0), 0.0),
     "standard": Parametrization((0.0, 0.0, 0.0), (0.0, 0.5, 0.5), 1.0),

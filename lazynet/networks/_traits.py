@@ -50,9 +50,10 @@ class LayerScaling(NamedTuple):
         depth: Number of hidden layers.
         train: Trained part of the network: "hidden", "readout" or "both".
         homogeneous: Whether sigma(c z) = c sigma(z) for all c > 0, or None if this is unknown.
-        biased: Whether the hidden layers have biases.
-        named_layers: Whether the trained arrays are named "hidden_1", "hidden_2", ... and "readout"; if so, the verdict
-            predicts the movement of each array.
+        biased: Whether the hidden layers have biases at initialization.
+        train_bias: Whether the biases are trained. If `biased` is False, they start at zero.
+        named_layers: Whether the trained arrays are named "hidden_1", "hidden_2", ..., "bias_1", "bias_2", ... and
+            "readout"; if so, the verdict predicts the movement of each array.
     """
 
     parametrization: Parametrization
@@ -60,6 +61,7 @@ class LayerScaling(NamedTuple):
     train: str = "both"
     homogeneous: bool | None = None
     biased: bool = False
+    train_bias: bool = False
     named_layers: bool = False
 
     @classmethod

@@ -25,6 +25,8 @@ class Scaling(NamedTuple):
         depth: Number of hidden layers.
         layers: Names of the trained arrays whose displacements are predicted individually.
         quadratic: Whether to predict the gaps between networks and their second-order Taylor polynomials.
+        train_bias: Whether the biases of the hidden layers are trained.
+        biased: Whether the biases are random at initialization, rather than zero or absent.
     """
 
     init: float
@@ -38,6 +40,8 @@ class Scaling(NamedTuple):
     depth: int = 1
     layers: tuple[str, ...] = ()
     quadratic: bool = False
+    train_bias: bool = False
+    biased: bool = False
 
 
 class Prediction(NamedTuple):
@@ -60,7 +64,7 @@ class Layer(NamedTuple):
 
     Attributes:
         gradient: Exponent of the norm of df/dW.
-        start: Exponent of the initial norm of W.
+        start: Exponent of the initial norm of W, assuming that the array does not start at zero.
         change: Exponent of the relative change in the pre-activations that one update of W produces, for a learning
             rate and residuals of order 1; None for the readout.
     """
@@ -106,7 +110,8 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
       homogeneous.
 
     If any condition is violated, only the Monte Carlo error in the initial kernel, of order m^(-1/2), is predicted.
-    Nothing is predicted if the activation is not homogeneous and the size of the pre-activations depends on m.
+    Nothing is predicted if the activation is not homogeneous and the size of the pre-activations depends on m, or if
+    random biases are larger than the rest of the pre-activations by a power of m.
 
     Args:
         scaling: Exponents that describe how the network and its training scale with the width.
@@ -123,8 +128,12 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     fixed = max(map(abs, preactivations)) <= ROUNDING
     if not (fixed or scaling.homogeneous):
         return []
+    # Random biases are of order m^(-b_l).
+    biases = [-scaling.parametrization.init[min(i, 1)] for i in range(scaling.depth)]
+    if scaling.biased and any(b > p + ROUNDING for b, p in zip(biases, preactivations, strict=True)):
+        return []
     start = [Prediction("initial_kernel_error", "at most", -0.5)]
-    trained = {name: layer for name, layer in arrays.items() if _is_trained(name, scaling.train)}
+    trained = {name: layer for name, layer in arrays.items() if _is_trained(name, scaling)}
     residual = 0.0 if scaling.symmetric else max(0.0, start_exponent)
     largest = max(layer.gradient for layer in trained.values())
     movement, learned = (scaling.learning_rate + power * largest + residual for power in (1, 2))
@@ -143,7 +152,8 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         Prediction("relative_displacement", total_relation if len(starts) == 1 else "at most", relative),
         Prediction("max_neuron_displacement", "at most", movement - 0.5),
     ]
-    for name in scaling.layers:
+    # At a point of a sweep, `layers` may include arrays that are trained only at other points.
+    for name in filter(trained.__contains__, scaling.layers):
         layer_movement = scaling.learning_rate + trained[name].gradient + residual
         quantity = f"layer_relative_displacement[{name}]"
         predictions.append(Prediction(quantity, relation, layer_movement - trained[name].start))
@@ -178,7 +188,8 @@ def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Lay
     multiplies the size of the backpropagated signals df/dz_l by the same factor. If the parametrization multiplies
     W_l by m^(-a_l), the norm of df/dW_l is the product of m^(-a_l), the norm of the signal and the norm of the input of
     W_l. A step in W_l changes the pre-activations z_l coherently, by the product of eta m^(-2 a_l), the signal and the
-    squared norm of the input.
+    squared norm of the input. A bias is added to the pre-activations without a multiplier, so it behaves like a weight
+    with a_l = 0 whose input is 1.
     """
     forward, start, _ = scaling.parametrization
     size = [scaling.init - forward[min(i, 1)] - start[min(i, 1)] for i in range(scaling.depth)]
@@ -198,10 +209,13 @@ def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Lay
             start=scaling.init - start[place] + (1.0 if i else 0.5),
             change=-2 * forward[place] + signal[i] + 2 * norm - preactivations[i],
         )
+        arrays[f"bias_{i + 1}"] = Layer(signal[i] + 0.5, 0.5 - start[place], signal[i] - preactivations[i])
     last = preactivations[-1] + 0.5
     arrays["readout"] = Layer(scaling.output - forward[2] + last, 0.5 - start[2], None)
     return preactivations, scaling.output - forward[2] - start[2] + last, arrays
 
 
-def _is_trained(name: str, train: str) -> bool:
-    return train == "both" or (name == "readout") == (train == "readout")
+def _is_trained(name: str, scaling: Scaling) -> bool:
+    if name.startswith("bias_"):
+        return scaling.train_bias
+    return scaling.train == "both" or (name == "readout") == (scaling.train == "readout")

@@ -23,7 +23,7 @@ def stax(width):
 NETWORKS = {
     "two layers": lz.TwoLayer(WIDTH, symmetric=False, output_scale=1.5, init_scale=0.7),
     "a Gaussian readout": lz.TwoLayer(WIDTH, symmetric=False, readout="gaussian", activation="tanh"),
-    "three layers": lz.MLP(WIDTH, 2, init_scale=1.2, bias_scale=0.4),
+    "three layers": lz.MLP(WIDTH, 2, init_scale=1.2, bias_scale=0.4, train_bias=True),
     "standard": lz.MLP(WIDTH, 2, parametrization="standard"),
     "allen-zhu": lz.ThreeLayer(WIDTH),
     "mean field": lz.MLP(WIDTH, 1, parametrization="mean-field"),

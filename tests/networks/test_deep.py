@@ -55,6 +55,23 @@ def test_deep_network_is_its_formula(activation, parametrization, train):
         assert_close(found, z, dtype="float32")
 
 
+@pytest.mark.parametrize("bias_scale", [0.0, 0.4])
+def test_biases_are_trained_on_request(bias_scale):
+    """Biases that start at zero exist only if they are trained; training them does not change the initial weights."""
+    network = lz.MLP(6, 2, activation="tanh", train="hidden", bias_scale=bias_scale, train_bias=True)
+    variables, without = start(network), start(network.clone(train_bias=False))
+    assert sorted(variables["params"]) == ["bias_1", "bias_2", "hidden_1", "hidden_2"]
+    assert ("bias_1" in without["fixed"]) == (bias_scale > 0)
+    for name, array in arrays_of(without).items():
+        np.testing.assert_array_equal(arrays_of(variables)[name], array)
+    assert bool(variables["params"]["bias_1"].any()) == (bias_scale > 0)
+    params = {**variables["params"], "bias_1": jnp.arange(6.0), "bias_2": -jnp.arange(6.0)}
+    a = arrays_of({"params": params, "fixed": variables["fixed"]})
+    h = np.tanh(X @ a["hidden_1"].T + np.arange(6))
+    f = np.tanh(h @ a["hidden_2"].T / np.sqrt(6) - np.arange(6)) @ a["readout"][:, 0] / np.sqrt(6)
+    assert_close(network.apply({**variables, "params": params}, X), f, dtype="float32")
+
+
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_starts_have_the_variances_of_the_parametrization(parametrization):
     m, exponents = 300, PARAMETRIZATIONS[parametrization].init
@@ -105,6 +122,8 @@ def test_three_layer_network_of_allen_zhu():
     [
         ({"depth": 0}, "depth must be a positive integer, got 0"),
         ({"bias_scale": -1.0}, "bias_scale must be finite and nonnegative, got -1.0"),
+        ({"train_bias": 1}, "train_bias must be True or False, got 1"),
+        ({"train_bias": True, "train": "readout"}, "train_bias must be False if train is 'readout', got True"),
         ({"parametrization": "ntp"}, "parametrization must be one of ntk, standard, .* got 'ntp'"),
         ({"parametrization": lz.Parametrization((0.0, 0.0), (0.0, 0.0, 0.0), 0.0)}, "three finite numbers"),
         ({"activation": "selu"}, "activation must be one of .* got 'selu'"),

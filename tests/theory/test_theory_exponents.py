@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import lazynet as lz
+from lazynet.networks import PARAMETRIZATIONS
 from lazynet.theory import Scaling, predicted_exponents
 
 NTK = Scaling(0.0, 0.0, 0.0, symmetric=True, homogeneous=True, train="hidden")
@@ -108,6 +109,62 @@ def test_sweeps_show_the_predicted_exponents(output, init, options):
     # Exponents fitted to two widths are noisy, so rows of the verdict may be undecided but must not fail.
     assert [row.quantity for row in verdict.rows if row.status == "fails"] == []
     assert len(verdict.rows) == 12
+
+
+def test_trained_biases_in_the_ntk_parametrization_move_like_weights():
+    scaling = Scaling(0.0, 0.0, 0.0, False, True, "both", depth=2, layers=("bias_1", "bias_2"), train_bias=True)
+    exponents = table(scaling)
+    assert exponents["layer_relative_displacement[bias_1]"] == ("equal", -0.5)
+    assert exponents["layer_relative_displacement[bias_2]"] == ("equal", -0.5)
+    without = table(scaling._replace(train_bias=False, layers=()))
+    assert without.items() <= exponents.items()
+
+
+def test_trained_biases_dominate_if_the_weights_have_small_multipliers():
+    """With multipliers m^(-1), gradients with respect to the hidden weights are smaller than those of the biases."""
+    small = lz.Parametrization((1.0, 1.0, 0.5), (-1.0, -0.5, 0.0), 0.0)
+    scaling = Scaling(0.0, 0.0, 0.0, True, True, "hidden", parametrization=small)
+    assert list(table(scaling)) == ["initial_kernel_error"]
+    assert table(scaling._replace(train_bias=True))["displacement"] == ("at most", 0.0)
+
+
+def test_nothing_is_predicted_if_random_biases_dominate_the_preactivations():
+    """Without biases, the second layer of a mean-field network has pre-activations of order m^(-1/2)."""
+    field = Scaling(0.0, 0.0, 1.0, False, True, "both", parametrization=PARAMETRIZATIONS["mean-field"], depth=2)
+    assert list(table(field)) == ["initial_kernel_error"]
+    assert table(field._replace(biased=True, train_bias=True)) == {}
+    assert table(NTK._replace(biased=True)) == table(NTK)
+
+
+@pytest.mark.slow
+def test_sweeps_with_trained_biases_show_the_predicted_exponents():
+    network = lz.MLP(width=32, depth=2, bias_scale=0.5, train_bias=True)
+    verdict = lz.verify(lz.sweep(network, DATA, [32, 256], 5, 30, snapshots=3))
+    assert [row.quantity for row in verdict.rows if row.status == "fails"] == []
+    for name in ("bias_1", "bias_2"):
+        row = verdict.row(f"layer_relative_displacement[{name}]")
+        assert row.predicted == -0.5
+        assert row.fitted == pytest.approx(-0.5, abs=0.15)
+
+
+@pytest.mark.slow
+def test_biases_that_are_not_trained_at_a_point_have_no_prediction_there():
+    network, measure = lz.MLP(width=8, depth=1, bias_scale=0.5), lz.Measure(predictions=False)
+    axes = {"train_bias": [False, True]}
+    result = lz.sweep(network, DATA, [8, 16], 2, 5, snapshots=2, measure=measure, axes=axes, learning_rate=0.1)
+    for train_bias in (False, True):
+        names = [row.quantity for row in lz.verify(result.sel(train_bias=train_bias)).rows]
+        assert ("layer_relative_displacement[bias_1]" in names) == train_bias
+
+
+@pytest.mark.slow
+def test_biases_that_start_at_zero_have_no_relative_displacement():
+    network = lz.MLP(width=8, depth=1, train_bias=True)
+    result = lz.sweep(network, DATA, [8, 16], 2, 5, snapshots=2, measure=lz.Measure(predictions=False))
+    names = [row.quantity for row in lz.verify(result).rows if "[" in row.quantity]
+    assert names == ["layer_relative_displacement[hidden_1]", "layer_relative_displacement[readout]"]
+    assert np.isnan(result.layer_relative_displacement.sel(layer="bias_1")).all()
+    assert (result.layer_displacement.sel(layer="bias_1", step=5) > 0).all()
 
 
 @pytest.mark.slow

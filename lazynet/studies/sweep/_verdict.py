@@ -49,8 +49,8 @@ class Verdict:
         band: Half-width of the band around each predicted exponent.
         widths: Widths of the sweep, in ascending order.
         seeds: Number of seeds.
-        diverged: Width and seed of each member that diverged. The status of a row that depends on such a member is
-            never "holds".
+        diverged: Width and seed of each member that diverged. A row whose value for such a member is NaN never has the
+            status "holds".
         corrections: For each quantity, the fit that gives its exponent at infinite width, or None if corrections were
             not requested.
 
@@ -235,19 +235,24 @@ def scaling_of(result: Result) -> Scaling | None:
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
     init = exponent("init_scale")
+    named = result.layer.values.tolist() if layers.named_layers and "layer" in result.coords else []
+    # Biases that start at zero have no relative displacement.
+    named = [name for name in named if layers.biased or not name.startswith("bias_")]
     return Scaling(
         init,
         exponent("output_scale"),
         exponent("learning_rate"),
         settings["traits"]["starts_at_zero"],
-        bool(layers.homogeneous) and not (layers.biased and abs(init) > ROUNDING),
+        bool(layers.homogeneous) and not ((layers.biased or layers.train_bias) and abs(init) > ROUNDING),
         layers.train,
         # If weight decay is an axis, `proportional` reflects only its first value.
         settings["proportional"] and not settings.get("weight_decay"),
         layers.parametrization,
         layers.depth,
-        tuple(result.layer.values.tolist()) if layers.named_layers and "layer" in result.coords else (),
+        tuple(named),
         "quadratic_gap_train" in result and layers.homogeneous is not None,
+        layers.train_bias,
+        layers.biased,
     )
 
 
