@@ -240,7 +240,7 @@ def check_path(name: str, value: Any) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"{name} must be a path in which any ~ refers to an existing home directory, got {described(value)}."
+            f"{name} must be a path whose leading ~, if any, refers to a known home directory, got {described(value)}."
         ) from error
 
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-# Names of the parameters through which users may pass their own functions to a public function.
+# Names of the parameters of public functions that may contain user-supplied functions that JAX traces.
 PARAMETERS = frozenset({"network", "loss", "optimizer", "measure", "axes", "training"})
 # Packages whose functions do not depend on mutable global state.
 PACKAGES = ("lazynet", "jax", "optax", "flax", "numpy")

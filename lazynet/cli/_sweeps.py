@@ -92,7 +92,7 @@ class Sweep:
     shard: OptionalText = None
     """Compute only shard k of N, given as k/N, and store it in --out; `lazynet merge` assembles the result."""
     check: Switch = False
-    """Exit with code 1 if an exponent contradicts its predicted value, an inequality fails, or a network diverges."""
+    """Exit with code 1 if an exponent predicted without <= fails, an inequality fails, or a network diverges."""
     json: Switch = False
     """Print one JSON object instead of tables."""
     plan: Switch = False
@@ -170,7 +170,7 @@ class Merge:
     folder: tyro.conf.Positional[Path]
     """Folder of the study, passed to the shards as --out."""
     check: Switch = False
-    """Exit with code 1 if an exponent contradicts its predicted value, an inequality fails, or a network diverges."""
+    """Exit with code 1 if an exponent predicted without <= fails, an inequality fails, or a network diverges."""
     json: Switch = False
     """Print one JSON object instead of tables."""
 

@@ -258,7 +258,8 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
         raise ValueError(f"data must be a lazynet.Dataset, got {type(data).__name__}.")
     if not is_labels(data.y_train):
         raise ValueError(
-            "data must have class labels as targets (+1 and -1, or one-hot rows minus 1/k), but some are not labels."
+            "data must have class labels as targets (+1 and -1, or one-hot rows minus 1/k), but not all targets have "
+            "these values."
         )
     x, y = data.x_train.astype(np.float64, copy=False), data.y_train
     class_of_row = np.argmax(y, axis=1) if y.ndim == 2 else (y < 0).astype(int)

@@ -16,7 +16,7 @@ from lazynet.networks import Function, get_activation
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
-BLOCK = 1024  # rows per block; the temporary arrays together have at most about 10 BLOCK^2 entries
+BLOCK = 1024  # rows per block; temporary arrays for a block have about 10 BLOCK^2 entries in total
 SMALL_BLOCK = 256  # rows per block if a series is used; small blocks waste less work on the diagonal of a kernel
 TASKS = 4  # number of parallel tasks that share the matrix product for a block if a series is used
 PAIRS = 2**22  # maximum number of entries in each temporary array used to compare nearly parallel rows
@@ -238,7 +238,8 @@ def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, 
     """
     norm1, norm2 = (jax.numpy.linalg.norm(x, axis=1) for x in (x1, x2))
     gram = x1 @ x2.T
-    # The cosine with a zero row is set to 0. Its value does not matter, because the product of the norms is 0.
+    # The cosine with a zero row is set to 0, so that the derivative at a zero row is the mean of its left and right
+    # derivatives. Where the kernel contains the product of the norms, which is 0, the cosine does not matter.
     inverse1, inverse2 = (1 / jax.numpy.where(norm > 0, norm, 1) for norm in (norm1, norm2))
     cosine = jax.numpy.clip(gram * inverse1[:, None] * inverse2[None, :], -1, 1)
     size = jax.numpy.abs(cosine)

@@ -8,7 +8,9 @@ from lazynet.networks._protocol import Network
 
 @dataclass(frozen=True)
 class Wrapped:
-    """Wrapper around a network that provides any attributes that the wrapper does not define.
+    """Wrapper around another network.
+
+    Attributes that the wrapper does not define are taken from the wrapped network.
 
     Attributes:
         network: The wrapped network.

@@ -52,8 +52,8 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
 
     A prediction holds if the entire interval lies within the band around the prediction (for "at most" rows, below the
     upper end of the band), and fails if the entire interval lies outside it. Otherwise, it is undecided. A prediction
-    that would otherwise hold is also undecided if some networks diverged. If a prediction holds, the quantity scales as
-    the theory predicts; the levels at the largest width show whether the network is lazy.
+    that would otherwise hold is also undecided if some networks diverged before they were judged. If a prediction
+    holds, the quantity scales as the theory predicts; the levels at the largest width show whether the network is lazy.
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed.

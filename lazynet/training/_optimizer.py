@@ -153,7 +153,7 @@ def check_rule(optimizer: UpdateRule) -> None:
             jax.eval_shape(lambda w: rule.update(w, rule.init(w), w), weights)
     except TypeError as error:
         raise ValueError(
-            f"optimizer must return an optax optimizer that needs only gradients and parameters, but an update failed: "
+            f"optimizer must return an optax optimizer that needs only gradients and parameters, but a test failed: "
             f"{str(error).splitlines()[0]}"
         ) from error
 

@@ -111,7 +111,7 @@ def test_shards_keep_others_away(tmp_path):
         ({"path": 3}, "^path must be a path"),
         (
             {"path": "~nobody-of-this-name/run"},
-            "^path must be a path in which any ~ refers to an existing home directory",
+            "^path must be a path whose leading ~, if any, refers to a known home directory",
         ),
         ({"resume": "yes"}, "^resume must be True or False, got 'yes'"),
         ({"shard": 3}, r"^shard must be a pair \(k, N\)"),

@@ -37,7 +37,7 @@ add(
     ),
     Quantity("time", "time at which the gradient flow ends", dims=GRID),
     Quantity("stopped_step", "number of training steps taken", dims=GRID),
-    Quantity("boundary", "output scale at which the mean kernel change equals the given level", dims=("width",)),
+    Quantity("boundary", "output scale at which the mean kernel change equals the attribute `change`", dims=("width",)),
     Quantity("boundary_low", "lower end of the 95% interval of the boundary", dims=("width",)),
     Quantity("boundary_high", "upper end of the 95% interval of the boundary", dims=("width",)),
     Quantity("tried_scale", "output scale tried in a round of the bisection", dims=ROUND),

@@ -66,7 +66,7 @@ def line_ensemble(
         - By width, seed, step and place: prediction.
         - By width, step and place: mean and deviation.
         - By step and place, and by width if the limit depends on the width: kernel_mean and kernel_deviation.
-        - By width and step, averaged over the points of the line: gap_squared, gap_bias_squared and gap_variance. The
+        - By width and step, averaged over points and outputs: gap_squared, gap_bias_squared and gap_variance. The
           last two are unbiased estimates, so the estimate of a small squared bias may be negative. With at least three
           seeds, the jackknife standard errors of these estimates are gap_bias_squared_error and gap_variance_error.
 

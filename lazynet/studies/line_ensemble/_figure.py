@@ -18,9 +18,9 @@ def plot_line(result: Result) -> Figure:
     The mean over networks is drawn as a solid line with a band of plus or minus two standard deviations, and the
     infinite-width limit is drawn as dashed lines. Dotted lines mark the two inputs.
 
-    If there are several widths, the squared distance from the infinite-width limit at the last step is also plotted
-    against the width. It is split into variance and squared bias, with error bars of plus or minus two standard errors.
-    Non-positive estimates are omitted.
+    If there are several widths and the limit is known, the squared distance from the limit at the last step is also
+    plotted against the width. It is split into variance and squared bias, with error bars of plus or minus two standard
+    errors. Non-positive estimates are omitted.
 
     Args:
         result: Result of `lazynet.line_ensemble`. If there are several outputs, only the first is drawn.

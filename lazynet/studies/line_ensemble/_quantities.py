@@ -22,7 +22,7 @@ add(
     ),
     Quantity(
         "gap_squared",
-        "mean of (f - infinite-width prediction from the same initialization)^2 over networks and points of the line",
+        "mean of (f - infinite-width prediction from the same initialization)^2 over networks, points and outputs",
         "targets^2",
         dims=GAP,
     ),

@@ -175,7 +175,7 @@ def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[
 
 
 def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mean square of the gap over seeds and points of the line, and its parts: squared bias and variance.
+    """Return the mean square of the gap, and its parts: squared bias and variance.
 
     If there are at least three seeds, also return jackknife standard errors of the squared bias and the variance.
 
@@ -193,7 +193,7 @@ def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return unbiased estimates of the squared bias and the variance over seeds, averaged over the points of the line.
+    """Return unbiased estimates of the squared bias and the variance over seeds, averaged over points and outputs.
 
     The square of the mean over S seeds would overestimate the squared bias by variance / S on average. The estimate is
     therefore the mean square minus the variance.
