@@ -84,6 +84,11 @@ def network_rows(x: Any, dtype: Any) -> jax.Array:
     return jnp.asarray(x, input_dtype(x, dtype))
 
 
+def nbytes(tree: Any) -> int:
+    """Return the total size in bytes of the arrays in a tree; a `jax.ShapeDtypeStruct` may stand in for an array."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def with_floats_as(dtype: Any, tree: Any) -> Any:
     """Convert the floating-point leaves of a pytree to a dtype; other leaves keep their dtypes.
 

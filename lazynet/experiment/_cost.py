@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from lazynet.arrays import input_dtype
+from lazynet.arrays import input_dtype, nbytes
 from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
 from lazynet.experiment._packing import packs_of
@@ -189,12 +189,7 @@ def _traced_bytes(
         shared["y"] = jax.ShapeDtypeStruct(outputs, dtype)
         variables = initial_shapes(network, shared["x"].shape[1:], shared["x"].dtype)
         state = jax.eval_shape(start, variables, jax.random.key(0), shared)
-    return _size(variables), _size(state)
-
-
-def _size(tree: Any) -> int:
-    """Return the total size of all arrays in bytes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return nbytes(variables), nbytes(state)
 
 
 def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lazynet.arrays import nbytes
 from lazynet.kernels._layerwise import Differentiable, Layer, function_of, layers_of, product_of
 from lazynet.plan import Blocks, available_memory, check_memory, plan_blocks
 from lazynet.programs import program_of
@@ -68,10 +69,10 @@ class Blockwise:
         lowered = layers_of.lower(self.network, self.variables, x)
         layer_shapes, layers = lowered.out_info, program_of(lowered)
         product = program_of(product_of.lower(layer_shapes, layer_shapes, **self.options))
-        held = _nbytes(layer_shapes)
+        held = nbytes(layer_shapes)
         # Symmetrizing a block on the diagonal makes two copies of it.
-        product_bytes = _program_bytes(product) + 2 * _nbytes(product.out_info)
-        working = _nbytes(self.variables) + 2 * _nbytes(x) + max(_program_bytes(layers), held + product_bytes)
+        product_bytes = _program_bytes(product) + 2 * nbytes(product.out_info)
+        working = nbytes(self.variables) + 2 * nbytes(x) + max(_program_bytes(layers), held + product_bytes)
         entries = sum(block.size for block in jax.tree.leaves(product.out_info)) // rows**2
         return Programs(layers, product, working, held, entries)
 
@@ -177,8 +178,3 @@ def _program_bytes(program: Any) -> int:
     """Return the number of bytes that a compiled program allocates for temporaries and outputs."""
     analysis = program.memory_analysis()
     return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-
-
-def _nbytes(tree: Any) -> int:
-    """Return the total size in bytes of the arrays in a tree; a `jax.ShapeDtypeStruct` may stand in for an array."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -85,7 +85,7 @@ def test_a_start_and_a_linearization_of_a_network_take_token_ids_too():
 def test_families_of_lazynet_convert_integers():
     y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
     with_function = lz.TwoLayer(width=8, activation=lambda z: jnp.tanh(z))
-    for network in (lz.MLP(width=8), with_function):
+    for network in (lz.TwoLayer(width=8), lz.MLP(width=8), with_function):
         of_ids, of_floats = (lz.sweep(network, lz.Dataset(x, y), [8], 1, 3) for x in (TOKENS, TOKENS.astype(float)))
         xr.testing.assert_identical(of_ids.drop_attrs(), of_floats.drop_attrs())
 

@@ -56,7 +56,9 @@ def test_expectations_agree_with_quadrature(activation, derivative, norms):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("activation", "derivative"), [("tanh", True), ("softplus", False), ("silu", False)])
+@pytest.mark.parametrize(
+    ("activation", "derivative"), [("tanh", True), ("softplus", False), ("sigmoid", True), ("silu", False)]
+)
 def test_expectations_agree_with_quadrature_at_large_norms(activation, derivative):
     x = rows_of((20, 100, 60, 35))
     kernel = gaussian_dual(activation, x, derivative=derivative)

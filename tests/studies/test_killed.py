@@ -22,7 +22,7 @@ def run(out):
     return lz.line_ensemble(network, DATA, ends, [8, 16], 4, 100, places=[0.0, 1.0], out=out, progress=False)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_killed_study_loses_no_finished_cell(tmp_path):
     expected, out = run(None), tmp_path / "run"
 

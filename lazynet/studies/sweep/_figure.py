@@ -104,13 +104,10 @@ def _curves(result: Result, panel: str) -> dict[str, Curve]:
             continue
         measured = [layer for layer in result.layer.values.tolist() if result[name].sel(layer=layer).notnull().any()]
         # If there are too many layers, biases are left out first.
-        layers = zip(sorted(measured, key=_is_bias), LAYER_COLORS, LAYER_MARKERS, strict=False)
+        weights_first = sorted(measured, key=lambda layer: "bias" in layer)
+        layers = zip(weights_first, LAYER_COLORS, LAYER_MARKERS, strict=False)
         curves |= {f"{name}[{layer}]": Curve(f"{layer}, {label}", color, marker) for layer, color, marker in layers}
     return curves
-
-
-def _is_bias(layer: str) -> bool:
-    return "bias" in layer
 
 
 def _draw_loss(axes: Axes, result: Result) -> None:
