@@ -1,11 +1,9 @@
 """The files of a study: its record, one file for each finished cell, and its result, all written atomically."""
 
-import fcntl
 import hashlib
 import io
 import json
 import shutil
-import time
 import warnings
 import zipfile
 import zlib
@@ -19,6 +17,7 @@ import numpy as np
 from lazynet.execution._checkpoint import CellCheckpoint
 from lazynet.execution._files import write_file
 from lazynet.execution._folder import RunFolder
+from lazynet.execution._locks import is_locked, locked
 from lazynet.execution._provenance import environment, versions
 
 # A cell's arrays, keyed by name.
@@ -26,8 +25,6 @@ Arrays = dict[str, np.ndarray]
 LOCK, RESULT = "lock", "result.nc"
 # File with the hashes of the study and of its result files, written after the result files.
 FINISHED = "finished.json"
-# Number of attempts to acquire a lock, and seconds between attempts.
-ATTEMPTS, PAUSE = 10, 0.05
 SHA256_DIGITS = 64
 # Settings that are derived from other settings. A difference in one of them is reported only if no other setting
 # differs.
@@ -273,7 +270,7 @@ class Store:
         """
         keys = self.keys
         stored = [self.read(key) is not None for key in self._files if key in keys]
-        return Status(sum(stored), len(stored) - sum(stored), len(keys), _is_locked(self.path / LOCK), self._finished())
+        return Status(sum(stored), len(stored) - sum(stored), len(keys), is_locked(self.path / LOCK), self._finished())
 
     def _finished(self) -> bool:
         """Return whether result.nc is the file that `finish` wrote for this study."""
@@ -398,10 +395,10 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
     folder.check()
     new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
-    own = nullcontext() if shard is None else _locked(path / f"{LOCK}-{shard[0]}-of-{shard[1]}")
-    with _locked(path / LOCK, shared=shard is not None), own:
+    own = nullcontext() if shard is None else locked(path / f"{LOCK}-{shard[0]}-of-{shard[1]}")
+    with locked(path / LOCK, shared=shard is not None), own:
         for other in path.glob(f"{LOCK}-*-of-*"):
-            if shard is not None and other.name.rpartition("-")[2] != str(shard[1]) and _is_locked(other):
+            if shard is not None and other.name.rpartition("-")[2] != str(shard[1]) and is_locked(other):
                 raise ValueError(
                     f"Another process is using {str(path)!r} with a different number of shards and holds the lock "
                     f"{other.name!r}; wait for it to finish or use the same number of shards."
@@ -428,7 +425,7 @@ def finished_store(out: str | Path) -> Iterator[Store]:
     Raises:
         ValueError: If a process is still working on the study, or if settings.json is damaged or has been modified.
     """
-    with _locked(Path(out) / LOCK):
+    with locked(Path(out) / LOCK):
         store = Store(out)
         store.hold()
         store.check_cells()
@@ -437,62 +434,3 @@ def finished_store(out: str | Path) -> Iterator[Store]:
 
 def _hash(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _opened(file: Path, mode: str) -> Iterator[Any]:
-    """Open a lock file.
-
-    Raises:
-        ValueError: If the file cannot be opened, for example because it belongs to another user.
-    """
-    try:
-        lock = open(file, mode)  # noqa: SIM115
-    except OSError as error:
-        owner = _owner(file if file.exists() else file.parent)
-        raise ValueError(
-            f"The lock file {str(file)!r} of user {owner} cannot be opened ({error.strerror}). Ask {owner} to run "
-            "chmod a+rw on this file, or use a different folder."
-        ) from error
-    with lock:
-        yield lock
-
-
-def _owner(path: Path) -> str:
-    """Return the name of the user who owns a file, or the numeric user ID if the user has no name."""
-    try:
-        return path.owner()
-    except KeyError:
-        return str(path.stat().st_uid)
-
-
-@contextmanager
-def _locked(file: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a lock, which the operating system releases even if the process is killed."""
-    with _opened(file, "a") as lock:
-        for left in reversed(range(ATTEMPTS)):
-            try:
-                fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not left:
-                    raise ValueError(
-                        f"Another process is using {str(file.parent)!r}; wait for it to finish or use a different "
-                        "folder."
-                    ) from None
-                # A process that only tests whether the lock is held acquires it for an instant, so another attempt may
-                # succeed.
-                time.sleep(PAUSE)
-        yield
-
-
-def _is_locked(file: Path) -> bool:
-    """Return whether a process holds the lock. The lock file is not created if it does not exist."""
-    if not file.exists():
-        return False
-    with _opened(file, "r") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

@@ -10,7 +10,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.execution import Store
-from lazynet.execution import _store as store
+from lazynet.execution import _locks as locks
 from lazynet.execution._runner import share_of
 from lazynet.experiment import References
 
@@ -80,7 +80,7 @@ def test_who_looks_at_a_folder_keeps_nobody_away(tmp_path):
     with open(out / "lock", "a") as looking:
         fcntl.flock(looking, fcntl.LOCK_EX)
         assert Store(out).status().running
-        threading.Timer(2 * store.PAUSE, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        threading.Timer(2 * locks.PAUSE, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
         resumed(out)
 
 
