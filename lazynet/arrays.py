@@ -8,6 +8,15 @@ import numpy as np
 from jax.core import Tracer
 
 
+def is_traced(*trees: object) -> bool:
+    """Return whether any array in the given trees is traced, as in functions that JAX jits, batches or differentiates.
+
+    Args:
+        *trees: Trees of arrays, such as the variables of a network.
+    """
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
 def real_array(name: str, value: Any) -> np.ndarray:
     """Convert an array-like argument to a NumPy array of real numbers, keeping its dtype.
 
@@ -42,6 +51,23 @@ def real_array(name: str, value: Any) -> np.ndarray:
     if array.dtype.kind not in "iuf" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"{name} must be an array of real numbers, got an array of {array.dtype}.")
     return array
+
+
+def traceable_array(name: str, value: Any) -> Any:
+    """Check an array argument as `real_array` does, but return traced arrays unchanged.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: The argument to convert.
+
+    Returns:
+        A NumPy array, or a traced array of integers or floating-point numbers.
+    """
+    if not isinstance(value, Tracer):
+        return real_array(name, value)
+    if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
+        raise ValueError(f"{name} must be an array of real numbers, got a traced array of {value.dtype}.")
+    return value
 
 
 def float64_array(name: str, value: Any) -> np.ndarray:

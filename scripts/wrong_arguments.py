@@ -298,7 +298,7 @@ def targets() -> Iterator[tuple[str, Callable[..., Any]]]:
         "Kernel": lambda: lz.analytic_kernel(network()),
         "Adapted": adapted,
     }
-    own = {"TwoLayer": ("clone",), "Adapted": ("init", "apply", "clone"), "Kernel": ("__call__",)}
+    own = {"TwoLayer": ("clone",), "Adapted": ("init", "apply", "clone"), "Kernel": ("__call__", "diagonal")}
     for name, make in made.items():
         instance = make()
         methods = own.get(name) or [

@@ -43,10 +43,6 @@ def variables_of(network):
     return network.init(KEY, ROWS)
 
 
-def several(variables):
-    return jax.tree.map(lambda array: np.stack([array, array]), variables)
-
-
 TAKEN = {
     "rows as a list": (lambda: KERNEL(X.tolist()), lambda: K),
     "rows as a list, empirical": (
@@ -99,11 +95,9 @@ REFUSED = {
         lambda: lz.train(NETWORK, DATA, KEY, 2, learning_rate=0.1, optimizer=lambda rate: optax.lbfgs(rate)),
         "^optimizer must return an optax optimizer that needs only gradients and parameters",
     ),
-    "under jit": (lambda: jax.jit(KERNEL)(jnp.asarray(X)), "^x1 must be a concrete array, got a traced one"),
-    "under grad": (lambda: jax.grad(lambda a: KERNEL(a)[0, 1])(jnp.asarray(X)), "^x1 must be a concrete array"),
-    "under vmap": (
-        lambda: jax.vmap(lambda variables: lz.empirical_ntk(DEEP, variables, X))(several(variables_of(DEEP))),
-        "^variables, x1 and x2 must be concrete arrays, got a traced array",
+    "under jit": (
+        lambda: jax.jit(lambda y: lz.label_projections(np.eye(4), y).eigenvalues)(jnp.asarray(Y)),
+        "^y must be a concrete array, got a traced one",
     ),
     "a field of another network": (
         lambda: lz.from_stax(lambda m: None).clone(train="readout"),

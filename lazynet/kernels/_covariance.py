@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,13 +15,12 @@ from lazynet.kernels._smooth import second_moment, smooth_dual, smooth_series
 from lazynet.networks import Function, get_activation
 from lazynet.precision import host_float64
 
-# Cosines within this distance of +-1 are assumed to belong to parallel rows and to differ from +-1 only by rounding
-# error.
-EQUAL = 16 * np.finfo(float).eps
+# Cosines within this many rounding errors of +-1 are assumed to belong to parallel rows.
+EQUAL = 16
 
 
 class Dual(NamedTuple):
-    """Expectations of an activation sigma and its derivative at jointly normal u and v, as NumPy float64 arrays.
+    """Expectations of an activation sigma and its derivative at jointly normal u and v.
 
     Attributes:
         value: E[sigma(u) sigma(v)], shape (n1, n2).
@@ -30,10 +29,10 @@ class Dual(NamedTuple):
         variance2: E[sigma(v)^2], shape (n2,).
     """
 
-    value: np.ndarray
-    slope: np.ndarray
-    variance1: np.ndarray
-    variance2: np.ndarray
+    value: Any
+    slope: Any
+    variance1: Any
+    variance2: Any
 
 
 def covariance_dual(
@@ -42,13 +41,13 @@ def covariance_dual(
     variance1: Float[np.ndarray, " n1"],
     variance2: Float[np.ndarray, " n2"],
 ) -> Dual:
-    """Compute the expectations in `Dual` for jointly normal u_i and v_j with mean zero and the given covariances.
+    """Compute the expectations in `Dual`, as float64 arrays, for jointly normal u_i and v_j with mean zero.
 
     The activations relu, leaky_relu and abs use the closed form of Cho and Saul 2009, and erf, gelu and sin use the
     closed forms implemented in neural-tangents. All other activations use series in the angle between two rows.
 
     For relu, leaky_relu and abs, the rounding error in the cosine perturbs the angle between nearly parallel rows,
-    which causes errors of up to 6e-9 in the slopes. For parallel rows, the slopes are exact.
+    which causes errors of up to 2e-8 in the slopes. For parallel rows, the slopes are exact.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
@@ -65,7 +64,7 @@ def covariance_dual(
         return _relu(relu_parts, covariance, variance1, variance2)
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         if layer is not None:
-            return Dual(*map(np.asarray, _closed_form(layer)(covariance, variance1, variance2)))
+            return Dual(*map(np.asarray, closed_form(layer)(covariance, variance1, variance2)))
         return _smooth(activation, covariance, variance1, variance2)
 
 
@@ -75,7 +74,8 @@ def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, 
     # The derivative of relu at zero is zero, as in JAX.
     present = norms > 0
     cosine = np.clip(np.divide(covariance, norms, out=np.zeros_like(norms), where=present), -1, 1)
-    cosine[1 - np.abs(cosine) < EQUAL] = np.sign(cosine[1 - np.abs(cosine) < EQUAL])
+    parallel = 1 - np.abs(cosine) < EQUAL * np.finfo(float).eps
+    cosine[parallel] = np.sign(cosine[parallel])
     slope = present * (np.pi - np.arccos(cosine)) / (2 * np.pi)
     value = norms * (np.sqrt((1 - cosine) * (1 + cosine)) / (2 * np.pi) + cosine * slope)
     if relu_parts == (0.0, 1.0):
@@ -87,8 +87,16 @@ def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, 
 
 
 @functools.cache
-def _closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
-    """Compile the neural-tangents layer for an activation as a function of covariances."""
+def closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
+    """Compile the neural-tangents layer for an activation as a function of covariances.
+
+    Args:
+        name: Name of the layer, such as "Erf".
+
+    Returns:
+        A function that maps the covariances and variances, in the order of the arguments of `covariance_dual`, to the
+        expectations in `Dual`. JAX must be allowed to promote dtypes and ranks.
+    """
     stax = neural_tangents().stax
     layer, before = getattr(stax, name)()[2], stax.Dense(1)[2]
 

@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels._door import neural_tangents
-from lazynet.kernels._smooth import Part, smooth_dual, smooth_series
+from lazynet.kernels._smooth import smooth_dual, smooth_series
+from lazynet.kernels._tables import Part
 from lazynet.kernels._threads import in_threads, narrow_products
 from lazynet.networks import Function, get_activation
 from lazynet.plan import check_memory

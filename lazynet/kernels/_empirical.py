@@ -7,19 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jaxtyping import Bool, Int, Real
 
 from lazynet.arguments import check_choice, check_count, check_flag
-from lazynet.arrays import real_array
-from lazynet.kernels._blockwise import Blockwise
+from lazynet.arrays import is_traced, traceable_array
+from lazynet.kernels._blockwise import Blockwise, as_static
 from lazynet.kernels._checks import check_dtype, check_rows
-from lazynet.kernels._layerwise import Differentiable, function_of
+from lazynet.kernels._layerwise import Differentiable, function_of, layers_of, product_of
+from lazynet.kernels._traced import concrete, traced_dtype
 from lazynet.networks import (
     Network,
     check_model,
     check_params,
     check_rows_alone,
+    check_rows_apart,
     check_variables,
     hidden_layer_of,
     traits,
@@ -74,7 +75,7 @@ def empirical_ntk(
     parts: bool = False,
     dtype: Literal["float64", "float32"] | None = None,
     memory: int | None = None,
-) -> np.ndarray | dict[str, np.ndarray]:
+) -> Any:
     """Compute the empirical neural tangent kernel K_0(x, x') = J(x) J(x')' with respect to the trained parameters.
 
     If an array W is used only once, in a dense layer y = W a with one vector a per example, its contribution is
@@ -109,6 +110,10 @@ def empirical_ntk(
         A NumPy array of shape (n1, n2), or (n1, k, n2, k) if `outputs` is "all". If `parts` is true, a dictionary of
         such arrays, which sum to the kernel. The keys are paths such as "Dense_0/kernel".
 
+        In functions that JAX jits, batches or differentiates, `variables`, `x1` or `x2` are traced arrays. The result
+        is then a traced array as well. It is computed as a whole instead of in blocks, on JAX's current device, and in
+        the dtype to which JAX promotes the arrays (float32 if that is shorter) unless `dtype` is given.
+
     Raises:
         ValueError: If an argument is invalid, if the result does not fit in memory, or if the kernel for a single pair
             of rows exceeds the memory limit. The error is raised before the kernel is computed.
@@ -132,12 +137,40 @@ def empirical_ntk(
     check_rows(x1, x2)
     check_model(network)
     check_params(variables)
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((dict(variables), x1, x2))):
-        raise ValueError(
-            "variables, x1 and x2 must be concrete arrays, got a traced array. Call empirical_ntk outside of jax.jit, "
-            "jax.vmap and jax.grad."
-        )
     check_variables(network, variables, x1)
+    if is_traced(dict(variables), x1, x2):
+        if memory is not None:
+            raise ValueError(f"memory must be None for traced arrays, got {memory}.")
+        return _traced_kernel(network, variables, x1, x2, outputs == "average", parts, dtype)
+    try:
+        with concrete():
+            return _concrete_kernel(network, variables, x1, x2, outputs, parts, dtype, memory)
+    except Exception:
+        # A network whose function closes over traced values fails here.
+        if memory is not None or not _closes_over_traced(network, variables, x1):
+            raise
+    return _traced_kernel(network, variables, x1, x2, outputs == "average", parts, dtype)
+
+
+def _closes_over_traced(network: Differentiable, variables: Variables, x: AnyArray) -> bool:
+    """Return whether a network's function reads traced values from outside its arguments."""
+    try:
+        constants = jax.make_jaxpr(function_of(network))(dict(variables), jnp.asarray(x[:1])).consts
+    except Exception:
+        return False
+    return is_traced(constants)
+
+
+def _concrete_kernel(
+    network: Differentiable,
+    variables: Variables,
+    x1: AnyArray,
+    x2: AnyArray | None,
+    outputs: str,
+    parts: bool,
+    dtype: str | None,
+    memory: int | None,
+) -> np.ndarray | dict[str, np.ndarray]:
     arrays = dict(variables), x1, x2
     dtypes = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
     all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
@@ -181,13 +214,60 @@ def empirical_ntk(
                 "such as the carries of recurrent layers."
             ) from None
         kernels = kernels_in("float32")
-    if outputs == "average":
+    return _finished(kernels, names, outputs == "average", parts)
+
+
+def _finished(kernels: dict[int, Any], names: list[str], average: bool, parts: bool) -> Any:
+    """Return the whole kernel, or one contribution for each array, without the axes of the outputs if averaged."""
+    if average:
         kernels = {position: kernel[:, 0, :, 0] for position, kernel in kernels.items()}
     if not parts:
         return kernels[0]
     # Arrays that the outputs do not depend on contribute zero.
-    zeros = np.zeros_like(next(iter(kernels.values())))
-    return {name: kernels[i] if i in kernels else zeros.copy() for i, name in enumerate(names)}
+    some = next(iter(kernels.values()))
+    array: Any = np if isinstance(some, np.ndarray) else jnp
+    return {name: kernels[i] if i in kernels else array.zeros_like(some) for i, name in enumerate(names)}
+
+
+def _traced_kernel(
+    network: Differentiable,
+    variables: Variables,
+    x1: AnyArray,
+    x2: AnyArray | None,
+    average: bool,
+    parts: bool,
+    dtype: str | None,
+) -> Any:
+    """Compute the kernel of traced arrays as a whole, in their dtype, on JAX's current device."""
+    names = _names(network, variables)
+    leaves = jax.tree.leaves((dict(variables), x1, x2))
+    floating = [leaf for leaf in leaves if _is_floating(getattr(leaf, "dtype", None))]
+    integers, static = _integers(network, x1, x2), as_static(network)
+
+    def computed(variables: Variables, sides: list[Array]) -> dict[int, Array]:
+        layers = [layers_of.function(static, variables, x) for x in sides]
+        result: dict[int, Array] = product_of.function(layers[0], layers[-1], average=average, parts=parts)
+        return result
+
+    def kernels_in(working: str) -> dict[int, Array]:
+        converted = jax.tree.map(partial(_floats_as, dtype=working), dict(variables))
+        sides = [jnp.asarray(x, working if integers is None else integers) for x in (x1, x2) if x is not None]
+        with jax.default_matmul_precision("highest"):
+            if traits(network).custom:
+                check_rows_apart(static, converted, sides[0])
+            return jax.jit(computed)(converted, sides)
+
+    working = traced_dtype(dtype, *floating)
+    try:
+        kernels = kernels_in(working)
+    except MIXED:
+        # The network may create float32 arrays, as in `_concrete_kernel`.
+        if dtype is not None or working == "float32":
+            raise
+        kernels = kernels_in("float32")
+    if x2 is None:
+        kernels = {position: (block + block.transpose(2, 3, 0, 1)) / 2 for position, block in kernels.items()}
+    return _finished(kernels, names, average, parts)
 
 
 def _integers(network: Differentiable, x1: AnyArray, x2: AnyArray | None) -> Any:
@@ -215,7 +295,7 @@ def _room(needed: int) -> int:
 
 def _real_rows(name: str, x: AnyArray) -> AnyArray:
     """Return the rows after checking that they are real numbers; floating-point JAX arrays stay on their device."""
-    return x if isinstance(x, Array) and _is_floating(x.dtype) else real_array(name, x)
+    return x if isinstance(x, Array) and _is_floating(x.dtype) else traceable_array(name, x)
 
 
 def _names(network: Differentiable, variables: Variables) -> list[str]:

@@ -4,20 +4,22 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Num
+from jaxtyping import Num
 
-from lazynet.kernels._analytic import analytic_kernel, check_pair, limit_key
-from lazynet.kernels._covariance import covariance_dual
+from lazynet.arrays import is_traced
+from lazynet.kernels._analytic import analytic_kernel, check_pair, kernel_of_rows, limit_key, symmetrized
 from lazynet.kernels._start import start_covariance
+from lazynet.kernels._traced import implementation
 from lazynet.networks import MLP, Adapted, Centered, ConvNet, at_width, get_parametrization, patches
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 from lazynet.typing import AnyArray
 
 Rows = Num[Array | np.ndarray, "..."]
-Kernel = Callable[..., Float[np.ndarray, "n1 n2"]]
+Kernel = Callable[..., Any]
 # Maximum number of arrays as large as the result that are in memory at the same time.
 HELD = 8
 # Maximum number of pairs of patches per block.
@@ -46,14 +48,16 @@ def _deep_kernel(network: MLP) -> Kernel:
     exponents, m = get_parametrization(network.parametrization), float(network.width)
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
 
-    def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
+    def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> Any:
         """Return K(x1, x2) as an array of shape (n1, n2)."""
-        x1, x2 = _float64_pair(x1, x2, dtype)
+        x1, x2 = _working_pair(x1, x2, dtype)
         other = x1 if x2 is None else x2
-        check_memory(f"A kernel of {len(x1)} x {len(other)} entries", 8 * HELD * len(x1) * len(other))
+        array, expectations = implementation(x1, other)
+        if array is np:
+            check_memory(f"A kernel of {len(x1)} x {len(other)} entries", 8 * HELD * len(x1) * len(other))
         value = x1 @ other.T
-        variances = [np.einsum("ij,ij->i", x, x) for x in (x1, other)]
-        tangent = slope = np.zeros_like(value)
+        variances = [array.einsum("ij,ij->i", x, x) for x in (x1, other)]
+        tangent = slope = array.zeros_like(value)
         for layer in range(1, network.depth + 1):
             # There is one exponent for the first layer, one for the other hidden layers, and one for the readout.
             kind, fan_in_power = min(layer, 2) - 1, 0.0 if layer == 1 else 1.0
@@ -62,8 +66,8 @@ def _deep_kernel(network: MLP) -> Kernel:
             bias = (network.bias_scale * m**-b) ** 2
             tangent = gradient * value + float(network.train_bias) + variance * tangent * slope
             variances = [variance * second_moment + bias for second_moment in variances]
-            value, slope, *variances = covariance_dual(network.activation, variance * value + bias, *variances)
-        parts = np.zeros_like(value)
+            value, slope, *variances = expectations(network.activation, variance * value + bias, *variances)
+        parts = array.zeros_like(value)
         if network.train != "hidden":
             parts += value
         if network.train != "readout":
@@ -101,21 +105,18 @@ def _convolutional_kernel(network: ConvNet) -> Kernel:
     """Return the average of the two-layer kernel over all pairs of patches, including pairs with all-zero patches."""
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
 
-    def mean_over_patches(p1: np.ndarray, p2: np.ndarray) -> np.ndarray:
+    def mean_over_patches(p1: Any, p2: Any) -> Any:
         (n1, count, _), n2 = p1.shape, len(p2)
-        rows = [p.reshape(len(p) * count, -1) for p in (p1, p2)]
-        gram = rows[0] @ rows[1].T
-        variances = (kappa**2 * np.einsum("ij,ij->i", x, x) for x in rows)
-        dual = covariance_dual(network.activation, kappa**2 * gram, *variances)
-        parts = {"hidden": gram * dual.slope, "readout": dual.value}
-        kernel = sum(parts.values()) if network.train == "both" else parts[network.train]
-        return np.mean(np.asarray(kernel).reshape(n1, count, n2, count), axis=(1, 3))
+        rows = (p.reshape(len(p) * count, -1) for p in (p1, p2))
+        return kernel_of_rows(network, kappa, *rows).reshape(n1, count, n2, count).mean(axis=(1, 3))
 
-    def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
+    def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> Any:
         """Return K(x1, x2) as an array of shape (n1, n2)."""
-        x1, x2 = _float64_pair(x1, x2, dtype)
-        p1 = np.asarray(patches(network, x1))
-        p2 = p1 if x2 is None else np.asarray(patches(network, x2))
+        x1, x2 = _working_pair(x1, x2, dtype)
+        p1 = patches(network, x1)
+        p2 = p1 if x2 is None else patches(network, x2)
+        if is_traced(p1, p2):
+            return symmetrized(alpha**2 * mean_over_patches(p1, p2), x2)
         rows = max(1, int((PAIRS / p1.shape[1] ** 2) ** 0.5))
         result = np.empty((len(p1), len(p2)))
         for i in range(0, len(p1), rows):
@@ -145,13 +146,17 @@ def _adapted_covariance(network: Adapted) -> Kernel | None:
 def _scaled(network: Adapted, function: Callable[[int], Callable[..., np.ndarray]]) -> Kernel:
     unscaled, alpha = function(network.width), at_width(network.output_scale, network.width)
 
-    def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
+    def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> Any:
         """Return K(x1, x2) as an array of shape (n1, n2)."""
-        x1, x2 = _float64_pair(x1, x2, dtype)
+        x1, x2 = _working_pair(x1, x2, dtype)
         shape = len(x1), len(x1 if x2 is None else x2)
         # neural-tangents relies on dtype and rank promotion, which the user may have disabled.
-        with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            values = np.array(unscaled(x1, x2), np.float64)
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            if is_traced(x1, x2):
+                values: Any = jnp.asarray(unscaled(x1, x2), dtype)
+            else:
+                with host_float64():
+                    values = np.array(unscaled(x1, x2), np.float64)
         if values.shape != shape:
             raise ValueError(
                 f"kernel must return an array of shape {shape} for x1 with {shape[0]} rows and x2 with {shape[1]} "
@@ -168,12 +173,14 @@ def _kernel_of_centered(network: Centered) -> Kernel | None:
     return analytic_kernel(network.network)
 
 
-def _float64_pair(x1: Rows, x2: Rows | None, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Check the rows and return them as float64, so that rounding to the requested dtype happens only at the end."""
+def _working_pair(x1: Rows, x2: Rows | None, dtype: str) -> tuple[Any, Any]:
+    """Check the rows, and return them as float64 unless they are traced, so that only the result is rounded."""
     x1, x2 = check_pair(x1, x2, dtype)
+    if is_traced(x1, x2):
+        return x1, x2
     return x1.astype(np.float64), None if x2 is None else x2.astype(np.float64)
 
 
-def _rounded(result: np.ndarray, x2: AnyArray | None, dtype: str) -> np.ndarray:
+def _rounded(result: Any, x2: AnyArray | None, dtype: str) -> Any:
     """Convert a kernel to the requested dtype, and symmetrize it if `x2` is None."""
-    return (result if x2 is not None else (result + result.T) / 2).astype(dtype)
+    return symmetrized(result, x2).astype(dtype)

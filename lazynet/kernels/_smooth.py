@@ -18,68 +18,31 @@ sum of a few terms of the form f(s) f(s') or -f(s) f(s').
 
 import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy  # SciPy loads its submodules on first use
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from lazynet.kernels._clenshaw import Series, clenshaw
+from lazynet.kernels._tables import (
+    WITH_PRODUCTS,
+    NotConvergedError,
+    Part,
+    Table,
+    chebyshev_coefficients,
+    scales_at,
+    table_of,
+)
 from lazynet.kernels._threads import narrow_products
-from lazynet.networks import Activation, Function, get_activation, value_and_slope
+from lazynet.networks import Activation, Function, get_activation
+from lazynet.precision import host_float64
 
-# Step sizes to try for the average over r, and the smallest and largest r. The average is a trapezoidal sum in log(r).
-# Its error is about exp(-pi^2 / (2 step)) for the density of r alone, but oscillating functions need smaller steps.
-STEPS, SMALLEST, LARGEST = (1 / 8, 1 / 16, 1 / 32, 1 / 64), 1e-8, 13.0
-# Smallest and largest tolerances for the relative error caused by truncating series and sums of products. Rounding
-# permits no tolerance below BEST, and ENOUGH is sufficient if all expectations are of order 1.
-BEST, ENOUGH = 5e-15, 1e-12
-# A Fourier series is resolved if the squares of the upper half of its coefficients make up at most this fraction of the
-# sum of all squares.
-ROUNDING = 1e-30
-MOST_ANGLES = 2**18
-POINTS = (4, 6, 9, 13, 19, 28, 40, 60, 90, 130, 190, 280)  # numbers of interpolation points to try
-# Values of the argument `part` of `smooth_series` for which a term of the kernel has the factor x.x'.
-WITH_PRODUCTS = ("hidden", "both")
-TERMS = (32, 64, 128, 256, 512, 1024)
-# Spacings to try between the arguments at which an activation is evaluated. Features of the activation that are
-# narrower than the first spacing may be missed.
-SPACINGS = 0.25 * 0.5 ** np.arange(8)
-MOST_NUMBERS = 2**25  # maximum number of entries in an array of function values; a few such arrays exist at a time
-MOST_PRODUCTS = 4 * 10**7  # maximum number of entries in an array of coefficients C_m
-MANY_ORDERS = 256  # number of orders m whose coefficients are computed at a time
-CHUNK = 2**15  # number of arguments per call to an activation, fixed so that JAX compiles only one program
 # For named activations, the range of scales in a table is extended to powers of 2^(1 / GRID), so that the table can be
 # reused for other scales.
 GRID = 8
-
-
-class Part(NamedTuple):
-    """Series for the even or odd part of an activation, excluding the features of the rows.
-
-    Attributes:
-        odd: Whether the series belongs to the odd part.
-        focus: Constant in the substitution h = focus sinh(w), where h = sin(theta / 2) and cos(theta) = |rho|. The
-            constant is roughly the width of the region near h = 0 that the substitution stretches. If the expectation
-            is constant or proportional to the correlation rho, no substitution is needed, and the constant is None.
-        ranks: Number of features for each term of the series, in order of decreasing degree.
-        signs: +1 or -1 for each feature: the feature adds its sign times the product of its values for the two rows.
-    """
-
-    odd: bool
-    focus: float | None
-    ranks: Int[np.ndarray, " terms"]
-    signs: Float[np.ndarray, " total"]
-
-
-class _Table(NamedTuple):
-    """Parts of a series, with their features at interpolation points (the Chebyshev points in arcsinh(scale))."""
-
-    low: float
-    high: float
-    parts: list[tuple[Part, Float[np.ndarray, "points total"]]]
+# Largest scales to try for tables that serve all scales below them.
+WIDEST = (128.0, 32.0, 8.0, 2.0)
 
 
 @narrow_products()
@@ -116,13 +79,77 @@ def smooth_series(
         low = 0.0 if low == 0 else 2 ** (math.floor(GRID * math.log2(low)) / GRID)
         high = 2 ** (math.ceil(GRID * math.log2(high)) / GRID)
     try:
-        table = (_named_table if entry.is_named else _table)(activation, part, low, high, init_scale)
-    except _NotConvergedError:
+        table = (_named_table if entry.is_named else table_of)(activation, part, low, high, init_scale)
+    except NotConvergedError:
         raise _refusal(entry, high) from None
     features = []
     for _, at_points in table.parts:
         features.append((_interpolation(table, len(at_points), distinct) @ at_points)[index])
     return [part for part, _ in table.parts], features
+
+
+class WideSeries(NamedTuple):
+    """A series in the angle between two rows for all scales s from 0 to a limit.
+
+    The features of a part are a factor times Chebyshev series in arcsinh(s). The factor grows like the features, so
+    that rounding errors of the series are small compared with the features at every scale.
+
+    Attributes:
+        high: Largest scale, at which the argument of the Chebyshev polynomials is 1; it is -1 at scale 0.
+        power: Power of the scale with which the features grow, which is 0 for bounded expectations.
+        parts: Parts of the series, with the Chebyshev coefficients of their features.
+    """
+
+    high: float
+    power: int
+    parts: list[tuple[Part, Float[np.ndarray, "points total"]]]
+
+    def factor(self, part: Part, scales: Any) -> Any:
+        """Return the factor of the features of a part: s (1 + s^2)^((power - 1) / 2) or (1 + s^2)^(power / 2).
+
+        Args:
+            part: Part of the series. Its features are odd functions of s, as its first factor, or even ones.
+            scales: Scales s, an array of NumPy or JAX.
+        """
+        return scales * (1 + scales**2) ** ((self.power - 1) / 2) if part.odd else (1 + scales**2) ** (self.power / 2)
+
+
+@narrow_products()
+def wide_series(activation: str | Function, part: str) -> WideSeries:
+    """Expand a kernel as a series in the angle for all scales up to a limit; JAX may be tracing a function meanwhile.
+
+    Args:
+        activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
+        part: "readout" or "slope"; see `smooth_series`.
+
+    Raises:
+        ValueError: If the activation is not smooth or grows too fast.
+    """
+    entry = get_activation(activation)
+    with jax.ensure_compile_time_eval(), host_float64():
+        for high in WIDEST:
+            try:
+                table = (_named_table if entry.is_named else table_of)(activation, part, 0.0, high, 1.0)
+            except NotConvergedError:
+                continue
+            return _with_factor(table)
+    raise _refusal(entry, WIDEST[-1])
+
+
+def _with_factor(table: Table) -> WideSeries:
+    """Return the series of a table whose smallest scale is 0."""
+    count = max((len(at_points) for _, at_points in table.parts), default=1)
+    scales = scales_at(0.0, table.high, count)
+    squares = sum((at_points**2 @ moment_signs(kind) for kind, at_points in table.parts), np.zeros(count))
+    # The scales are in decreasing order. Expectations grow like powers of the scale, of which half belongs to each row.
+    middle = count // 2
+    growth = 0.0
+    if squares[0] > 0 and squares[middle] > 0:
+        growth = math.log(squares[0] / squares[middle]) / (2 * math.log(scales[0] / scales[middle]))
+    result = WideSeries(table.high, max(0, round(growth)), [])
+    for kind, rows in table.parts:
+        result.parts.append((kind, chebyshev_coefficients(rows / result.factor(kind, scales)[:, None], 0)))
+    return result
 
 
 def smooth_dual(
@@ -140,278 +167,30 @@ def second_moment(parts: list[Part], features: list[Float[np.ndarray, "n _"]]) -
     """Return the kernel of each row with itself, or 0.0 if there are no parts; see `smooth_series`."""
     total: np.ndarray | float = 0.0
     for part, rows in zip(parts, features, strict=True):
-        # At rho = 1, the Chebyshev polynomial of degree k equals (-1)^k.
-        degree = np.repeat(np.arange(len(part.ranks))[::-1], part.ranks)
-        total = total + rows**2 @ (part.signs * (-1.0) ** degree)
-    return total
+        total = total + rows**2 @ moment_signs(part)
+    # At scale 0, the sum of the features of an activation with sigma(0) = 0 is a rounding error of either sign.
+    return np.maximum(total, 0.0)
 
 
-def _chebyshev_points(count: int) -> np.ndarray:
-    return np.cos((np.arange(count) + 0.5) * np.pi / count)
+def moment_signs(part: Part) -> Float[np.ndarray, " total"]:
+    """Return the signs with which the squares of the features add up to the kernel of a row with itself."""
+    # At rho = 1, the Chebyshev polynomial of degree k equals (-1)^k.
+    degree = np.repeat(np.arange(len(part.ranks))[::-1], part.ranks)
+    return part.signs * (-1.0) ** degree
 
 
-def _transform(values: np.ndarray, axis: int) -> np.ndarray:
-    """Return the Chebyshev coefficients of a function with the given values at the Chebyshev points."""
-    values = np.moveaxis(values, axis, 0)
-    result = scipy.fft.dct(values, type=2, axis=0)
-    result /= len(values)
-    result[0] /= 2
-    return np.moveaxis(result, 0, axis)
-
-
-def _scales_at(low: float, high: float, count: int) -> np.ndarray:
-    first, last = math.asinh(low), math.asinh(high)
-    return np.sinh((first + last) / 2 + (last - first) / 2 * _chebyshev_points(count))
-
-
-def _interpolation(table: _Table, count: int, scales: np.ndarray) -> Float[np.ndarray, "n points"]:
+def _interpolation(table: Table, count: int, scales: np.ndarray) -> Float[np.ndarray, "n points"]:
     """Return the matrix that interpolates from the Chebyshev points of a table to the given scales."""
     if count == 1:
         return np.ones((len(scales), 1))
     first, last = math.asinh(table.low), math.asinh(table.high)
     x = np.clip((2 * np.arcsinh(scales) - first - last) / (last - first), -1, 1)
-    return np.cos(np.arange(count) * np.arccos(x)[:, None]) @ _transform(np.eye(count), 0)
-
-
-class _NotConvergedError(Exception):
-    """Raised if a series does not converge."""
+    return np.cos(np.arange(count) * np.arccos(x)[:, None]) @ chebyshev_coefficients(np.eye(count), 0)
 
 
 @functools.lru_cache(maxsize=64)
-def _named_table(name: str, part: str, low: float, high: float, init_scale: float) -> _Table:
-    return _table(name, part, low, high, init_scale)
-
-
-def _table(activation: str | Function, part: str, low: float, high: float, init_scale: float) -> _Table:
-    """Tabulate a series at the smallest number of scales from which it can be interpolated accurately."""
-    # Lower bound on the number of interpolation points; fewer points rarely suffice.
-    least = 1 if low == high else min(5 + 8 * (math.asinh(high) - math.asinh(low)), POINTS[-1])
-    # The derivative comes first, because its series is multiplied by cos(theta) before the series for sigma is added.
-    derivatives = {"readout": [False], "slope": [True], "hidden": [True], "both": [True, False]}[part]
-    has_products = part in WITH_PRODUCTS
-    functions = [_on_host(activation, derivative) for derivative in derivatives]
-    for count in (1,) if low == high else (points for points in POINTS if points >= least):
-        scales = _scales_at(low, high, count)
-        ones = np.ones_like(scales)
-        factors = [scales / init_scale if has_products and derivative else ones for derivative in derivatives]
-        found = [_squares(function, scales) for function in functions]
-        squares = sum(factor**2 * of_function for factor, (of_function, _) in zip(factors, found, strict=True))
-        if not squares.any():
-            return _Table(low, high, [])
-        unit = min(1.0, squares.max())
-        weights = np.sqrt(unit + squares)
-        # An entry with the factor x.x' is about as large as the product of the weights of its two scales, unless the
-        # rows are nearly orthogonal. The error relative to this product can therefore be larger than without the
-        # factor. Absolute errors stay below 1e-10 for rows with norms up to 100.
-        tolerance = 5 * ENOUGH / weights.max() if has_products else ENOUGH / weights.max() ** 2
-        error = min(max(unit * tolerance, BEST), ENOUGH)
-        for step in STEPS:
-            products = np.zeros((1, count, count))
-            for function, factor, (_, spacing) in zip(functions, factors, found, strict=True):
-                products = _times_cosine(products)
-                products = _products(products, function, scales, factor / weights, spacing, step, error)
-            if part == "hidden":
-                products = _times_cosine(products)
-            if np.all(np.abs(np.einsum("mpp->p", products) - squares / weights**2) <= 10 * ENOUGH):
-                break
-        else:
-            raise _NotConvergedError
-        parts = []
-        for odd in (False, True):
-            focus, series = _series(products[int(odd) :: 2], odd, error, high)
-            # The last two coefficients show whether there are enough points to resolve the dependence on the scales.
-            if low < high and np.abs(_transform(series, 1)[:, -2:]).max(initial=0) > 10 * error:
-                break
-            parts.append(_as_products(odd, focus, series, error, weights))
-        else:
-            return _Table(low, high, [(part, features) for part, features in parts if features.size])
-    raise _NotConvergedError
-
-
-def _as_products(
-    odd: bool, focus: float | None, series: Float[np.ndarray, "terms points points"], error: float, weights: np.ndarray
-) -> tuple[Part, np.ndarray]:
-    """Write each coefficient as a sum of a few products +-f(s) f(s') with functions f of a single scale."""
-    features, ranks, signs = [], [], []
-    for coefficient in series[::-1]:
-        values, vectors = np.linalg.eigh((coefficient + coefficient.T) / 2)
-        kept = np.abs(values) > error / 10
-        features.append(weights[:, None] * vectors[:, kept] * np.sqrt(np.abs(values[kept])))
-        ranks.append(int(kept.sum()))
-        signs.append(np.sign(values[kept]))
-    empty = np.zeros((len(weights), 0))
-    part = Part(odd, focus, np.array(ranks, int), np.concatenate([*signs, np.zeros(0)]))
-    return part, np.concatenate([*features, empty], axis=1)
-
-
-def _series(
-    products: Float[np.ndarray, "orders points points"],
-    odd: bool,
-    error: float,
-    largest: float,
-) -> tuple[float | None, Float[np.ndarray, "terms points points"]]:
-    """Convert a series in cos(m theta), with only even or only odd m, to a short Chebyshev series.
-
-    Returns:
-        The focus, or None if a single term suffices, and the coefficients in order of increasing degree.
-    """
-    power = np.einsum("mpp->mp", products)
-    tail = np.cumsum(np.abs(power[::-1]), axis=0)[::-1].max(axis=1, initial=0)
-    products = products[: np.count_nonzero(tail > error / 10)]
-    if len(products) <= 1:
-        return None, products
-    power, orders = np.einsum("mpp->mp", products), 2 * np.arange(len(products)) + odd
-    foci = sorted({min(1.0, 2.0 ** (-j / 2) * 2 / largest) for j in range(14)}, reverse=True)
-    for terms in TERMS:
-        lengths = []
-        for focus in foci:
-            coefficients = _transform(np.cos(_angles(focus, terms)[:, None] * orders) @ power, 0)
-            lengths.append(1 + np.nonzero(np.abs(coefficients).max(axis=1) > error)[0].max(initial=0))
-        length = min(lengths)
-        if length <= 0.8 * terms:
-            break
-    else:
-        raise _NotConvergedError
-    focus = foci[lengths.index(length)]
-    angles = _angles(focus, terms)
-    values = np.cos(angles[:, None] * orders) @ products.reshape(len(products), -1)
-    series = _transform(values, 0).reshape(terms, *products.shape[1:])
-    return focus, series[: 1 + np.nonzero(np.abs(series).max(axis=(1, 2)) > error / 10)[0].max(initial=0)]
-
-
-def _angles(focus: float, terms: int) -> np.ndarray:
-    """Return the angles theta at the Chebyshev points of a series with the given number of terms; see `clenshaw`."""
-    w = math.asinh(math.sqrt(0.5) / focus) * np.sqrt((1 + _chebyshev_points(terms)) / 2)
-    return 2 * np.arcsin(np.minimum(focus * np.sinh(w), math.sqrt(0.5)))
-
-
-def _products(
-    total: Float[np.ndarray, "_ points points"],
-    function: Callable[[np.ndarray], np.ndarray],
-    scales: Float[np.ndarray, " points"],
-    factors: Float[np.ndarray, " points"],
-    spacing: float,
-    step: float,
-    error: float,
-) -> Float[np.ndarray, "orders points points"]:
-    """Add the coefficients C_m(s, s') of cos(m theta), multiplied by the factors of the two scales, to `total`."""
-    # The step is a power of two, so that its multiples are exact. Otherwise, rounding errors in log(r) would change the
-    # sums.
-    r = np.exp(step * np.arange(math.floor(math.log(SMALLEST) / step), math.ceil(math.log(LARGEST) / step)))
-    density = step * r**2 * np.exp(-(r**2) / 2)
-    for radii, part in _octaves(r * scales.max(), r, density):
-        # Scales in the same octave need about the same number of angles.
-        found = [_resolved(function, s, f, radii, part, spacing, error) for s, f in _octaves(scales, scales, factors)]
-        # Orders whose squared Fourier coefficients are negligible at every scale are omitted. Squares are used because
-        # the expectations are quadratic in the coefficients.
-        orders = max(count for _, count in found)
-        if orders * len(scales) ** 2 > MOST_PRODUCTS:
-            raise _NotConvergedError
-        coefficients = np.zeros((orders, len(scales), len(radii)))
-        first = 0
-        for by_row, _ in found:
-            by_order = np.moveaxis(by_row, 2, 0)[: len(coefficients)]
-            last = first + len(by_row)
-            coefficients[: len(by_order), first:last] = by_order
-            first = last
-        coefficients[1:] *= math.sqrt(0.5)
-        if len(total) < orders:
-            total = np.concatenate([total, np.zeros((orders - len(total), *total.shape[1:]))])
-        for start in range(0, orders, MANY_ORDERS):
-            some = coefficients[start : start + MANY_ORDERS]
-            total[start : start + len(some)] += some @ some.swapaxes(1, 2)
-    return total
-
-
-def _times_cosine(products: Float[np.ndarray, "orders points points"]) -> Float[np.ndarray, "orders+1 points points"]:
-    """Multiply a series in cos(m theta) by cos(theta); the input is overwritten, and the result is a new array."""
-    products[1:] /= 2
-    result = np.concatenate([np.zeros_like(products[:1]), products])
-    result[:-2] += products[1:]
-    return result
-
-
-def _squares(
-    function: Callable[[np.ndarray], np.ndarray], scales: Float[np.ndarray, " points"]
-) -> tuple[Float[np.ndarray, " points"], float]:
-    """Return E[sigma(s z)^2] for each scale s, and the largest spacing of arguments for which sums are accurate."""
-
-    def with_spacing(spacing: float) -> np.ndarray:
-        count = int(2 * LARGEST / spacing * max(scales.max(), 1))
-        if count * len(scales) > MOST_NUMBERS:
-            raise _NotConvergedError
-        z = np.linspace(-LARGEST, LARGEST, count)
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = function(scales[:, None] * z)
-            return values**2 @ np.exp(-(z**2) / 2) * ((z[1] - z[0]) / math.sqrt(2 * math.pi))
-
-    squares = with_spacing(SPACINGS[0])
-    for spacing in SPACINGS[1:]:
-        finer = with_spacing(spacing)
-        if not np.isfinite(finer).all():
-            break
-        if np.all(np.abs(finer - squares) <= ENOUGH * (min(1.0, finer.max()) + finer)):
-            return finer, 2 * spacing
-        squares = finer
-    raise _NotConvergedError
-
-
-def _octaves(size: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Split arrays wherever the sorted `size` crosses a power of two; all sizes below two stay together."""
-    octave = np.floor(np.log2(np.maximum(size, 1)))
-    ends = np.nonzero(np.diff(octave))[0] + 1
-    return zip(*(np.split(array, ends) for array in arrays), strict=True)
-
-
-def _resolved(
-    function: Callable[[np.ndarray], np.ndarray],
-    scales: Float[np.ndarray, " points"],
-    factors: Float[np.ndarray, " points"],
-    radii: Float[np.ndarray, " radii"],
-    density: Float[np.ndarray, " radii"],
-    spacing: float,
-    error: float,
-) -> tuple[Float[np.ndarray, "points radii orders"], int]:
-    """Compute the Fourier coefficients of sigma(s r cos phi) from values at enough angles phi to resolve them.
-
-    Returns:
-        The coefficients, multiplied by the factors and the square root of the density, and the number of orders that
-        are not negligible.
-    """
-    t = scales[:, None] * radii
-    # Radii above 6 have so little weight that they do not require additional angles.
-    angles = 2 ** math.ceil(math.log2(max(32, math.pi * scales.max() * min(radii.max(), 6) / spacing)))
-    factor = np.sqrt(density) * factors[:, None]
-    while angles <= MOST_ANGLES:
-        if t.size * angles > MOST_NUMBERS:
-            break
-        # This is cos(phi) at phi = (j + 1/2) pi / angles, computed as a sine to keep relative errors small near zero.
-        cosine = np.sin((angles - 1 - 2 * np.arange(angles)) * (np.pi / (2 * angles)))
-        values = function(t[..., None] * cosine)
-        if not np.isfinite(values).all():
-            break
-        values *= factor[..., None]
-        coefficients = _transform(values, 2)
-        del values
-        tail = np.cumsum(coefficients[..., ::-1] ** 2, axis=2)[..., ::-1]
-        if np.all(tail[..., angles // 2] <= ROUNDING * np.maximum(tail[..., 0], 1)):
-            return coefficients[..., : angles // 2], 1 + int(np.count_nonzero((tail > error / 100).any(axis=(0, 1))))
-        angles *= 2
-    raise _NotConvergedError
-
-
-def _on_host(activation: str | Function, derivative: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the activation or its derivative as a function of NumPy arrays that compiles only one JAX program."""
-    compiled = jax.jit(lambda z: value_and_slope(activation, z)[derivative])
-
-    def function(z: np.ndarray) -> np.ndarray:
-        flat = z.ravel()
-        values = [
-            np.asarray(compiled(np.resize(flat[start : start + CHUNK], CHUNK))) for start in range(0, z.size, CHUNK)
-        ]
-        return np.concatenate(values)[: z.size].reshape(z.shape)
-
-    return function
+def _named_table(name: str, part: str, low: float, high: float, init_scale: float) -> Table:
+    return table_of(name, part, low, high, init_scale)
 
 
 def _refusal(activation: Activation, scale: float) -> ValueError:

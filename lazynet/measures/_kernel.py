@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.arrays import float64_array
+from lazynet.arrays import float64_array, is_traced
 from lazynet.kernels import layer_kernels, sum_layer_kernels
 from lazynet.networks import Network, check_rows_alone, traits
 from lazynet.precision import keeps_float64
@@ -92,8 +91,7 @@ def current_kernel(network: Network, variables: Variables, variables_0: Variable
             network is checked before this function is called.
     """
     rows = jnp.asarray(data.x_train)
-    leaves = jax.tree.leaves((variables, rows))
     # Traced arrays are not checked here, because studies check the network before they trace its measures.
-    if traits(network).custom and len(rows) > 1 and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if traits(network).custom and len(rows) > 1 and not is_traced(variables, rows):
         check_rows_alone(network, variables, rows[:2])
     return sum_layer_kernels(layer_kernels(network, variables, rows))

@@ -9,6 +9,7 @@ from lazynet.networks._checks import (
     check_network,
     check_params,
     check_rows_alone,
+    check_rows_apart,
     check_variables,
 )
 from lazynet.networks._conv import ConvNet, patches
@@ -57,6 +58,7 @@ __all__ = [
     "check_network",
     "check_params",
     "check_rows_alone",
+    "check_rows_apart",
     "check_scale",
     "check_variables",
     "forward_operations",

@@ -7,10 +7,10 @@ from typing import Any
 import flax
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from lazynet.networks._adapted import Adapted
+from lazynet.networks._checks import placeholder
 from lazynet.networks._parametrization import Parametrization
 from lazynet.networks._two_layer import Scale
 from lazynet.typing import AnyArray, Variables
@@ -145,7 +145,7 @@ def from_nnx(
         nnx.replace_by_pure_dict(params, variables["params"])
         nnx.replace_by_pure_dict(rest, variables.get("fixed", {}))
         # Modules that draw random numbers are rejected, so the values of the random state do not matter.
-        random = jax.tree.map(_any_key_or_count, random)
+        random = jax.tree.map(placeholder, random)
         before = jax.tree.leaves((random, rest))
         module = nnx.merge(definition, random, params, rest)
         f = module(x)
@@ -276,13 +276,6 @@ def _at_any_width(kernel: Callable[..., Any] | None) -> Callable[[int], Callable
             f"kernel must be a function kernel(x1, x2=None) of arrays with shapes (n1, d) and (n2, d), got {kernel!r}."
         )
     return lambda width: kernel
-
-
-def _any_key_or_count(leaf: Any) -> Array:
-    """Return a placeholder for a key or counter in a module's random state, with the same shape."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
-    return jnp.zeros(leaf.shape, leaf.dtype)
 
 
 def _check_make(make: Any, kind: type) -> None:

@@ -1,5 +1,6 @@
 """Checks for networks and their variables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -138,6 +139,55 @@ def _moved(variables: Variables) -> Variables:
         return leaf + 0.1 * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
 
     return {**variables, "params": jax.tree.map(moved, variables["params"])}
+
+
+def check_rows_apart(network: Any, variables: Variables, rows: Array) -> None:
+    """Check, while JAX traces a function, that the outputs for a row do not depend on the other rows.
+
+    The network is evaluated at numbers that stand for the entries of traced arrays. If it fails there, or if its
+    outputs are not finite or depend on traced values from outside, they are not checked.
+
+    Args:
+        network: Hashable function or object, as in `check_rows_alone`.
+        variables: Variables of the network, possibly traced.
+        rows: Input rows, possibly traced, shape (n, ...).
+
+    Raises:
+        ValueError: If an output depends on other rows or changes from call to call.
+    """
+
+    def numbers(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.core.Tracer):
+            return leaf
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return placeholder(leaf)
+        return jnp.cos(jnp.arange(1, leaf.size + 1)).reshape(leaf.shape).astype(leaf.dtype)
+
+    with jax.ensure_compile_time_eval():
+        try:
+            # The two rows differ, also if their entries are integers.
+            count = 2 * math.prod(rows.shape[1:])
+            few = jnp.arange(count).reshape(2, *rows.shape[1:]) // (count // 2)
+            if jnp.issubdtype(rows.dtype, jnp.floating):
+                few = jnp.cos(few * count + jnp.arange(count).reshape(few.shape))
+            concrete = jax.tree.map(numbers, variables)
+            f, _ = _together_and_alone(network, concrete, few.astype(rows.dtype))
+            checked = bool(jnp.isfinite(f).all())
+        except Exception:
+            return
+        if checked:
+            check_rows_alone(network, concrete, few.astype(rows.dtype))
+
+
+def placeholder(leaf: Any) -> Array:
+    """Return a fixed key for a random key, and zeros for another array, with the same shape and dtype.
+
+    Args:
+        leaf: Array, or an object with the same attributes, whose entries are not used.
+    """
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+    return jnp.zeros(leaf.shape, leaf.dtype)
 
 
 def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:

@@ -119,7 +119,7 @@ def test_errors_do_not_grow_with_the_product_of_the_norms(part):
     np.testing.assert_allclose(series, expected, rtol=0, atol=5e-11)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("activation", ["tanh", "silu"])
 def test_the_diagonal_has_an_absolute_error_below_1e_10_at_norms_of_100(activation):
     norms = np.array([0.001, 1, 30, 70, 85, 100])
@@ -206,7 +206,7 @@ def test_a_narrow_bump_is_resolved():
     np.testing.assert_allclose(np.diag(kernel), (1 + 2 * s**2 / width**2) ** -0.5, rtol=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize(("activation", "derivative"), [("tanh", True), ("softplus", False)])
 def test_norms_up_to_200_have_kernels(activation, derivative):
     diagonal = np.diag(gaussian_dual(activation, rows_of((0.001, 1, 200, 100)), derivative=derivative))
