@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import empirical_ntk, smooth_kernels
+from benchmarks import empirical_ntk, own_functions, smooth_kernels
 from benchmarks.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -180,6 +180,17 @@ def test_empirical_ntk_fails_when_the_kernels_differ():
     assert empirical_ntk.check_agreement("peer", (1 + 1e-6) * ours, ours) == pytest.approx(1e-6)
     with pytest.raises(RuntimeError, match=r"lazynet and peer differ by 9.9e-03 of their norm"):
         empirical_ntk.check_agreement("peer", ours, 1.01 * ours)
+
+
+@pytest.mark.whole
+def test_own_functions_are_lowered_in_each_call():
+    report = own_functions.run(n=6, width=4, steps=2, rounds=1)
+    assert [row["call"] for row in report.rows] == list(own_functions.CALLS)
+    for row in report.rows:
+        assert row["lowerings"] > 0
+        assert row["price_seconds"] == pytest.approx(row["own_seconds"] - row["named_seconds"])
+        assert 0 < row["lowering_seconds"] < row["own_seconds"]
+    own_functions.show(report)
 
 
 @pytest.mark.whole

@@ -54,7 +54,7 @@ def test_two_hosts_agree_and_hear_of_each_other(tmp_path):
     assert len(list(tmp_path.glob("measure/cells/*.npz"))) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_lost_host_ends_the_other_one(killed, tmp_path):
     ends = run_hosts(tmp_path, killed)

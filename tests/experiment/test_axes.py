@@ -266,7 +266,7 @@ def test_axes_are_stored_resumed_sharded_and_merged(tmp_path, monkeypatch):
         sweep((8,), out=folder, axes=axes | {"label_noise": [0.0, 0.25]})
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_command_line_takes_several_values(tmp_path, capsys):
     out = str(tmp_path / "run")
     flags = ["--n-test", "6", "--widths", "8", "--seeds", "3", "--steps", "3", "--learning-rate", "0.01", "0.02"]

@@ -138,7 +138,7 @@ def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
         assert row.fitted == pytest.approx(predicted, abs=0.15)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_network_of_lee_moves_as_published():
     """In Figure 1 of Lee et al. (2019), relative movement falls as m^(-1/2) in the outer layers, as 1 / m in others."""
     result = lz.sweep(lz.MLP(width=8, depth=3), DATA, [64, 512], seeds=5, steps=20, snapshots=[20])
@@ -205,7 +205,7 @@ def test_a_network_that_leaves_its_width_out_of_account_is_refused():
     lz.sweep(same, DATA, [8], seeds=1, steps=2, learning_rate=0.01, measure=ALONE)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_kernel_of_stax_is_that_of_each_width():
     stax = neural_tangents().stax
 

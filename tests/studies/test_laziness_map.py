@@ -111,7 +111,7 @@ def test_networks_that_do_not_fit_are_recorded_and_are_no_points():
     assert found.attrs["reason"] == ""
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_boundary_that_is_steeper_is_told_why():
     """In narrow networks in which only hidden weights are trained, flips of single units change the kernel."""
     found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [16, 64], [0.03, 30.0], change=0.08, **OPTIONS)

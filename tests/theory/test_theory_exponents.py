@@ -136,7 +136,7 @@ def test_nothing_is_predicted_if_random_biases_dominate_the_preactivations():
     assert table(NTK._replace(biased=True)) == table(NTK)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_sweeps_with_trained_biases_show_the_predicted_exponents():
     network = lz.MLP(width=32, depth=2, bias_scale=0.5, train_bias=True)
     verdict = lz.verify(lz.sweep(network, DATA, [32, 256], 5, 30, snapshots=3))
