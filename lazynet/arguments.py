@@ -30,11 +30,13 @@ def described(value: Any) -> str:
         value: Any value.
 
     Returns:
-        The shape if the value is an array; otherwise the value's `repr`, or the value's type if the `repr` is too long,
-        has several lines or fails.
+        The shape if the value is a concrete array; otherwise the value's `repr`, or the value's type if the `repr` is
+        too long, has several lines or fails.
     """
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
         value = value.item()
+    if isinstance(value, jax.core.Tracer):
+        return "a value that JAX traces"
     if isinstance(value, np.ndarray | Array) and value.ndim:
         return f"an array of shape {value.shape}"
     try:

@@ -108,7 +108,7 @@ class WideSeries(NamedTuple):
         """Return the factor of the features of a part: s (1 + s^2)^((power - 1) / 2) or (1 + s^2)^(power / 2).
 
         Args:
-            part: Part of the series. Its features are odd functions of s, as its first factor, or even ones.
+            part: Part of the series. The features of an odd part are odd functions of s, and so is their factor.
             scales: Scales s, an array of NumPy or JAX.
         """
         return scales * (1 + scales**2) ** ((self.power - 1) / 2) if part.odd else (1 + scales**2) ** (self.power / 2)

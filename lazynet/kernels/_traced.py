@@ -102,6 +102,8 @@ def traced_dual(
     relu_parts, layer = get_activation(activation).relu_parts, closed_form_layer(activation)
     if relu_parts is not None:
         return _relu(relu_parts, covariance, variance1, variance2)
+    if layer == "Sin":
+        return _sine(covariance, variance1, variance2)
     if layer is not None:
         # neural-tangents relies on dtype and rank promotion, which the user may have disabled.
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
@@ -137,6 +139,16 @@ def _relu(relu_parts: ReluParts, covariance: Array, variance1: Array, variance2:
     a, b = relu_parts
     linear, square = a * (a + b), a * (a + b) + b**2 / 2
     return Dual(linear * norms * cosine + b**2 * value, linear + b**2 * slope, square * variance1, square * variance2)
+
+
+def _sine(covariance: Array, variance1: Array, variance2: Array) -> Dual:
+    """Return the expectations in `Dual` for the sine, without the cancellation of the formula in neural-tangents."""
+    half = (variance1[:, None] + variance2[None, :]) / 2
+    close, opposite = jnp.exp(covariance - half), jnp.exp(-covariance - half)
+    # E[sin u sin v] = exp(-half) sinh(covariance). For large covariances, sinh would overflow.
+    small = jnp.abs(covariance) < 1
+    value = jnp.where(small, jnp.sinh(jnp.where(small, covariance, 0)) * jnp.exp(-half), (close - opposite) / 2)
+    return Dual(value, (close + opposite) / 2, *(-jnp.expm1(-2 * v) / 2 for v in (variance1, variance2)))
 
 
 def _smooth(series_of: Callable[[str], WideSeries], covariance: Array, variance1: Array, variance2: Array) -> Dual:
@@ -235,7 +247,8 @@ def _squared_arcsinh(t: Array) -> Array:
         # The series is sum_n (-1)^(n - 1) (4 t)^n / (2 n^2 C(2 n, n)).
         factor *= 2 * (2 * n - 1) / n  # C(2 n, n)
         coefficients.append((-1) ** (n - 1) * 4.0**n / (2 * n**2 * factor))
+    # Each formula is evaluated only where it is used, because the other one may overflow or have no derivative there.
+    small, large = jnp.where(t > SMALL, 0, t), jnp.where(t > SMALL, t, 1)
     for coefficient in reversed(coefficients):
-        total = (total + coefficient) * t
-    large = jnp.where(t > SMALL, t, 1)
+        total = (total + coefficient) * small
     return jnp.where(t > SMALL, jnp.arcsinh(jnp.sqrt(large)) ** 2, total)

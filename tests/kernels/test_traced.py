@@ -103,6 +103,9 @@ def test_derivatives_of_analytic_kernels_match_differences(name):
         gradient = jax.grad(lambda x: jnp.sum(WEIGHTS * kernel(x, jnp.asarray(B))))(jnp.asarray(A))
     expected = differences(lambda x: np.sum(WEIGHTS * kernel(x, B)), A)
     np.testing.assert_allclose(gradient, expected, atol=1e-7 * np.abs(expected).max())
+    a, b, weights = (jnp.asarray(array, "float32") for array in (A, B, WEIGHTS))
+    narrow = jax.jit(jax.grad(lambda x: jnp.sum(weights * kernel(x, b))))(a)
+    np.testing.assert_allclose(narrow, expected, atol=2e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", cases("erf", "convolutional", "centered", "tanh", slow=["tanh"]))
@@ -298,6 +301,16 @@ def test_series_keep_their_accuracy_at_all_scales_in_float32(activation):
         assert_close(found, expected, dtype="float32", ulps=64 * max(1, scale**2))
 
 
+@pytest.mark.parametrize("activation", ["sin", "erf", "gelu"])
+def test_kernels_of_short_rows_have_small_relative_errors_in_float32(activation):
+    kernel = lz.analytic_kernel(lz.TwoLayer(width=8, activation=activation, train="readout"))
+    for scale in (1e-4, 1e-2, 1.0, 30.0):
+        x = scale * A / np.linalg.norm(A, axis=1, keepdims=True)
+        size = np.sqrt(np.diag(kernel(x)))[:, None]
+        found = np.asarray(jax.jit(kernel)(jnp.asarray(x, jnp.float32)), float)
+        np.testing.assert_allclose(found / size / size.T, kernel(x) / size / size.T, atol=1e-6 * max(1, scale**2))
+
+
 def test_dtypes_in_64_bit_mode_follow_the_arguments():
     x = jnp.asarray(A, jnp.float32)
     for name in ("relu", "erf", "convolutional"):
@@ -321,6 +334,15 @@ def test_networks_that_close_over_traced_values():
 
     np.testing.assert_allclose(jax.jacfwd(scaled)(3.0), 6 * kernel, rtol=1e-5)
     np.testing.assert_allclose(jax.jit(scaled)(3.0), 9 * kernel, rtol=1e-5)
+
+
+def test_numbers_and_activations_must_not_be_traced():
+    for fields, message in (
+        (lambda s: {"init_scale": s}, "init_scale must be positive and finite at width 8, got a value that JAX traces"),
+        (lambda s: {"activation": lambda z: jnp.tanh(s * z)}, "got <lambda>, which depends on values that JAX traces"),
+    ):
+        with unchecked(), pytest.raises(ValueError, match=message):
+            jax.jit(lambda s, fields=fields: jnp.asarray(lz.TwoLayer(width=8, **fields(s)).width))(1.0)
 
 
 def test_a_kernel_computed_with_numpy_is_refused_while_tracing():
