@@ -1,7 +1,7 @@
-"""Price of a user's function: repeated calls with an activation by name, and with an equal function of the user's.
+"""Overhead of a user-defined function: repeated calls with a named activation and with an equivalent function.
 
-lazynet traces and lowers a program that contains a user's function in each call, so that a function which has changed
-gives changed results, and uses a compiled program with the same text again.
+On every call, lazynet traces and lowers any program that contains a user-defined function, so that changes to the
+function take effect. A compiled program is reused if its text is unchanged.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ CALLS = ("empirical_ntk", "train", "sweep")
 
 
 def own_tanh(z: Any) -> Any:
-    """Compute tanh; lazynet cannot know that this function always does the same."""
+    """Compute tanh; lazynet cannot know that this function always behaves the same way."""
     return jnp.tanh(z)
 
 
 def calls(activation: Any, data: lz.Dataset, width: int, steps: int) -> dict[str, Callable[[], Any]]:
-    """Return one function for each of the `CALLS`, which computes its result for networks with the activation."""
+    """Return one function for each entry of `CALLS`; it makes that call for networks with the given activation."""
     network = lz.MLP(width=width, depth=2, activation=activation)
     variables = network.init(KEY, jnp.asarray(data.x_train, jnp.float32))
     training = {"steps": steps, "learning_rate": 0.1, "measure": lz.Measure(predictions=False)}
@@ -36,14 +36,14 @@ def calls(activation: Any, data: lz.Dataset, width: int, steps: int) -> dict[str
 
 
 def run(n: int = 64, width: int = 64, steps: int = 20, rounds: int = 7, budget: float = 120.0) -> Report:
-    """Time calls with a named activation and with an equal function, in turn.
+    """Time calls with a named activation and with an equivalent user-defined function, alternating between the two.
 
     Args:
         n: Number of training examples.
         width: Width of the network, which has two hidden layers.
         steps: Number of training steps.
         rounds: Number of timed calls of each kind, after a first call that compiles.
-        budget: Time in seconds after which no further round is started, for each function of lazynet.
+        budget: Time limit in seconds for each lazynet function; no new round starts after it has elapsed.
 
     Raises:
         RuntimeError: If the two kinds of calls give different results.
@@ -63,14 +63,15 @@ def run(n: int = 64, width: int = 64, steps: int = 20, rounds: int = 7, budget: 
                 "call": name,
                 "named_seconds": timings["named"].best,
                 "own_seconds": timings["own"].best,
-                "price_seconds": timings["own"].best - timings["named"].best,
+                "overhead_seconds": timings["own"].best - timings["named"].best,
                 "lowerings": len(seconds),
                 "lowering_seconds": sum(seconds),
             }
         )
     notes = [
-        "Best times of repeated calls in seconds. price: own minus named. lowerings: number of lowerings in a repeated "
-        "call with the own function, and their total time. Nothing is compiled again; a compilation would be counted.",
+        "Best times of repeated calls in seconds. overhead: own minus named. lowerings: number of lowerings in a "
+        "repeated call with the user-defined function, and their total time. Nothing is recompiled; any "
+        "recompilation would be included in the count.",
     ]
     settings = {"n": n, "width": width, "steps": steps, "rounds": rounds, "budget": budget}
     return Report(settings, "float32", table, notes)
@@ -82,8 +83,10 @@ def show(report: Report) -> None:
         "call": ("call", ""),
         "named": ("named_seconds", ".3f"),
         "own": ("own_seconds", ".3f"),
-        "price": ("price_seconds", ".3f"),
+        "overhead": ("overhead_seconds", ".3f"),
         "lowerings": ("lowerings", "d"),
         "their time": ("lowering_seconds", ".3f"),
     }
-    show_table("Price of a user's function, n={n}".format(**report.settings), report.rows, columns, report.notes)
+    show_table(
+        "Overhead of a user-defined function, n={n}".format(**report.settings), report.rows, columns, report.notes
+    )

@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 
 def is_traced(*trees: object) -> bool:
-    """Return whether any array in the given trees is traced, as in functions that JAX jits, batches or differentiates.
+    """Return whether any array in the given trees is traced, as arrays are while JAX jits, batches or differentiates.
 
     Args:
         *trees: Trees of arrays, such as the variables of a network.
@@ -66,7 +66,7 @@ def traceable_array(name: str, value: Any) -> Any:
     if not isinstance(value, Tracer):
         return real_array(name, value)
     if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
-        raise ValueError(f"{name} must be an array of real numbers, got a traced array of {value.dtype}.")
+        raise ValueError(f"{name} must be an array of real numbers, got a traced array of dtype {value.dtype}.")
     return value
 
 

@@ -188,7 +188,7 @@ def test_own_functions_are_lowered_in_each_call():
     assert [row["call"] for row in report.rows] == list(own_functions.CALLS)
     for row in report.rows:
         assert row["lowerings"] > 0
-        assert row["price_seconds"] == pytest.approx(row["own_seconds"] - row["named_seconds"])
+        assert row["overhead_seconds"] == pytest.approx(row["own_seconds"] - row["named_seconds"])
         assert 0 < row["lowering_seconds"] < row["own_seconds"]
     own_functions.show(report)
 

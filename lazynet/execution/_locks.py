@@ -1,4 +1,4 @@
-"""Locks on files, which tell processes whether another process uses the same folder."""
+"""File locks that tell a process whether another process is using the same folder."""
 
 import fcntl
 import time
@@ -23,8 +23,8 @@ def _opened(file: Path, mode: str) -> Iterator[Any]:
     except OSError as error:
         owner = _owner(file if file.exists() else file.parent)
         raise ValueError(
-            f"The lock file {str(file)!r} of user {owner} cannot be opened ({error.strerror}). Ask {owner} to run "
-            "chmod a+rw on this file, or use a different folder."
+            f"The lock file {str(file)!r}, which belongs to user {owner}, cannot be opened ({error.strerror}). "
+            f"Ask {owner} to run chmod a+rw on this file, or use a different folder."
         ) from error
     with lock:
         yield lock
@@ -40,11 +40,11 @@ def _owner(path: Path) -> str:
 
 @contextmanager
 def locked(file: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a lock, which the operating system releases even if the process is killed.
+    """Hold a lock. The operating system releases it when the process ends, even if the process is killed.
 
     Args:
         file: The lock file, which is created if it does not exist.
-        shared: Whether several processes may hold the lock at the same time, if all of them share it.
+        shared: Whether other processes may hold the lock at the same time, provided that they also share it.
 
     Raises:
         ValueError: If the file cannot be opened, or if another process holds the lock.
@@ -60,8 +60,7 @@ def locked(file: Path, shared: bool = False) -> Iterator[None]:
                         f"Another process is using {str(file.parent)!r}; wait for it to finish or use a different "
                         "folder."
                     ) from None
-                # A process that only tests whether the lock is held acquires it for an instant, so another attempt may
-                # succeed.
+                # A process that merely checks the lock acquires it briefly, so a later attempt may succeed.
                 time.sleep(PAUSE)
         yield
 

@@ -61,8 +61,8 @@ class AnalyticKernel:
                 return self.function(x1, x2, traced_dtype(dtype, *sides))
         except jax.errors.TracerArrayConversionError as error:
             raise ValueError(
-                "x1 and x2 must be concrete arrays for this network, got traced ones. Its kernel or its activation is "
-                "computed with NumPy, or depends on values that JAX traces."
+                "x1 and x2 must be concrete arrays for this network, got traced ones. The network's kernel or "
+                "activation is computed with NumPy, or depends on values that JAX is tracing."
             ) from error
 
     def diagonal(self, x: Any, dtype: str | None = None) -> Any:
@@ -137,17 +137,17 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
 
         In functions that JAX jits, batches or differentiates, the inputs are traced arrays. The result is then a traced
         array as well. The whole kernel is computed at once on JAX's current device, in float64 if JAX promotes the
-        inputs to float64 and in float32 otherwise. Entries and norms are not checked. For activations without a closed
-        form, the standard deviations of the pre-activations may be at most 128 in each layer (less for some
-        user-defined activations). The result is NaN beyond this limit, and tracing takes seconds.
+        inputs to float64 and in float32 otherwise. Entries and norms are not checked. For activations whose kernels
+        have no closed form, the standard deviations of the pre-activations may be at most 128 in each layer (less for
+        some user-defined activations). Beyond this limit, the result is NaN. Tracing these activations takes several
+        seconds. Their second derivatives are NaN at rows that are entirely zero.
 
-        Rounding errors in the correlations of nearly parallel rows matter in the traced form. They change the
-        expectations of slopes by up to 2e-8 (in float32, 3e-4) for relu, leaky_relu and abs, and by a relative error of
-        about 2 s^2 eps for other activations, where s is the standard deviation of the pre-activations. The kernels of
-        relu, leaky_relu and abs have no derivative where rows are parallel or zero. There, the angle between the rows
-        is treated as constant. This includes all pairs of rows whose cosine differs from 1 or -1 by less than 16 eps,
-        that is, by an angle below 8e-8 (in float32, 2e-3). For activations without a closed form, second derivatives at
-        zero rows are NaN.
+        With traced arrays, rounding errors in the correlations of nearly parallel rows are noticeable. They cause
+        errors in the expected products of slopes: absolute errors of up to 2e-8 (3e-4 in float32) for relu, leaky_relu
+        and abs, and relative errors of about 2 s^2 eps for other activations, where s is the standard deviation of the
+        pre-activations. The kernels of relu, leaky_relu and abs have no derivative where rows are parallel or zero.
+        There, the angle between the rows is treated as constant. Rows count as parallel if the cosine of the angle
+        between them is within 16 eps of 1 or -1, that is, if the angle is within 8e-8 (2e-3 in float32) of 0 or pi.
 
     Raises:
         ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, if the rows of `x1` and `x2` differ
@@ -240,7 +240,7 @@ def symmetrized(result: Any, x2: AnyArray | None) -> Any:
 def check_pair(x1: AnyArray, x2: AnyArray | None, dtype: str) -> tuple[Any, Any]:
     """Check the two inputs of a kernel function, and return their rows in the given dtype.
 
-    If one input is traced, both are returned as JAX arrays, and the entries of traced inputs are not checked.
+    If either input is traced, both are returned as JAX arrays, and the entries of traced inputs are not checked.
 
     Raises:
         ValueError: If the dtype or the rows are invalid; see `analytic_kernel`.

@@ -15,7 +15,7 @@ from lazynet.kernels._smooth import second_moment, smooth_dual, smooth_series
 from lazynet.networks import Function, get_activation
 from lazynet.precision import host_float64
 
-# Cosines within this many rounding errors of +-1 are assumed to belong to parallel rows.
+# Rows are treated as parallel if their cosine is within this many machine epsilons of +-1.
 EQUAL = 16
 
 
@@ -88,7 +88,7 @@ def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, 
 
 @functools.cache
 def closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
-    """Compile the neural-tangents layer for an activation as a function of covariances.
+    """Compile the neural-tangents layer of an activation into a function that takes covariances.
 
     Args:
         name: Name of the layer, such as "Erf".

@@ -110,9 +110,10 @@ def empirical_ntk(
         A NumPy array of shape (n1, n2), or (n1, k, n2, k) if `outputs` is "all". If `parts` is true, a dictionary of
         such arrays, which sum to the kernel. The keys are paths such as "Dense_0/kernel".
 
-        In functions that JAX jits, batches or differentiates, `variables`, `x1` or `x2` are traced arrays. The result
-        is then a traced array as well. It is computed as a whole instead of in blocks, on JAX's current device, and in
-        the dtype to which JAX promotes the arrays (float32 if that is shorter) unless `dtype` is given.
+        In functions that JAX jits, batches or differentiates, any of `variables`, `x1` and `x2` may be traced. The
+        result is then a traced array as well. It is computed as a whole instead of in blocks, on JAX's current device.
+        Unless `dtype` is given, the computation uses float64 if JAX promotes the arrays to float64, and float32
+        otherwise.
 
     Raises:
         ValueError: If an argument is invalid, if the result does not fit in memory, or if the kernel for a single pair
@@ -153,7 +154,7 @@ def empirical_ntk(
 
 
 def _closes_over_traced(network: Differentiable, variables: Variables, x: AnyArray) -> bool:
-    """Return whether a network's function reads traced values from outside its arguments."""
+    """Return whether a network's function uses traced values other than its arguments."""
     try:
         constants = jax.make_jaxpr(function_of(network))(dict(variables), jnp.asarray(x[:1])).consts
     except Exception:
@@ -218,7 +219,7 @@ def _concrete_kernel(
 
 
 def _finished(kernels: dict[int, Any], names: list[str], average: bool, parts: bool) -> Any:
-    """Return the whole kernel, or one contribution for each array, without the axes of the outputs if averaged."""
+    """Return the whole kernel or each array's contribution, without the output axes if `average` is true."""
     if average:
         kernels = {position: kernel[:, 0, :, 0] for position, kernel in kernels.items()}
     if not parts:

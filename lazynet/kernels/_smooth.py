@@ -41,7 +41,7 @@ from lazynet.precision import host_float64
 # For named activations, the range of scales in a table is extended to powers of 2^(1 / GRID), so that the table can be
 # reused for other scales.
 GRID = 8
-# Largest scales to try for tables that serve all scales below them.
+# Upper limits to try for tables that cover all scales from 0 to the limit.
 WIDEST = (128.0, 32.0, 8.0, 2.0)
 
 
@@ -89,14 +89,14 @@ def smooth_series(
 
 
 class WideSeries(NamedTuple):
-    """A series in the angle between two rows for all scales s from 0 to a limit.
+    """A series in the angle between two rows that is valid for all scales s from 0 to a limit.
 
-    The features of a part are a factor times Chebyshev series in arcsinh(s). The factor grows like the features, so
-    that rounding errors of the series are small compared with the features at every scale.
+    Each feature of a part is the product of a common factor and a Chebyshev series in arcsinh(s). The factor grows like
+    the features, so that rounding errors of the series are small compared with the features at every scale.
 
     Attributes:
-        high: Largest scale, at which the argument of the Chebyshev polynomials is 1; it is -1 at scale 0.
-        power: Power of the scale with which the features grow, which is 0 for bounded expectations.
+        high: Largest scale. The argument of the Chebyshev polynomials is 1 at this scale and -1 at scale 0.
+        power: Exponent p such that the features grow like the scale to the power p; 0 if the expectations are bounded.
         parts: Parts of the series, with the Chebyshev coefficients of their features.
     """
 
@@ -116,7 +116,9 @@ class WideSeries(NamedTuple):
 
 @narrow_products()
 def wide_series(activation: str | Function, part: str) -> WideSeries:
-    """Expand a kernel as a series in the angle for all scales up to a limit; JAX may be tracing a function meanwhile.
+    """Expand a kernel as a series in the angle that is valid for all scales up to a limit.
+
+    This function may be called while JAX is tracing.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
@@ -141,7 +143,8 @@ def _with_factor(table: Table) -> WideSeries:
     count = max((len(at_points) for _, at_points in table.parts), default=1)
     scales = scales_at(0.0, table.high, count)
     squares = sum((at_points**2 @ moment_signs(kind) for kind, at_points in table.parts), np.zeros(count))
-    # The scales are in decreasing order. Expectations grow like powers of the scale, of which half belongs to each row.
+    # The scales are in decreasing order. Expectations grow like a power of the scale, and each of the two rows
+    # contributes half of the exponent.
     middle = count // 2
     growth = 0.0
     if squares[0] > 0 and squares[middle] > 0:
@@ -168,12 +171,12 @@ def second_moment(parts: list[Part], features: list[Float[np.ndarray, "n _"]]) -
     total: np.ndarray | float = 0.0
     for part, rows in zip(parts, features, strict=True):
         total = total + rows**2 @ moment_signs(part)
-    # At scale 0, the sum of the features of an activation with sigma(0) = 0 is a rounding error of either sign.
+    # If sigma(0) = 0, the sum at scale 0 should be zero, but rounding errors can make it slightly negative.
     return np.maximum(total, 0.0)
 
 
 def moment_signs(part: Part) -> Float[np.ndarray, " total"]:
-    """Return the signs with which the squares of the features add up to the kernel of a row with itself."""
+    """Return the signs for which the sum of sign times squared feature is the kernel of a row with itself."""
     # At rho = 1, the Chebyshev polynomial of degree k equals (-1)^k.
     degree = np.repeat(np.arange(len(part.ranks))[::-1], part.ranks)
     return part.signs * (-1.0) ** degree

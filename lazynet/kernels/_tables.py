@@ -15,7 +15,7 @@ from lazynet.networks import Function, value_and_slope
 # Its error is about exp(-pi^2 / (2 step)) for the density of r alone, but oscillating functions need smaller steps.
 STEPS, SMALLEST, LARGEST = (1 / 8, 1 / 16, 1 / 32, 1 / 64), 1e-8, 13.0
 # Smallest and largest tolerances for the relative error caused by truncating series and sums of products. Rounding
-# permits no tolerance below BEST, and ENOUGH is sufficient if all expectations are of order 1.
+# errors make tolerances below BEST unattainable; ENOUGH is sufficient if all expectations are of order 1.
 BEST, ENOUGH = 5e-15, 1e-12
 # A Fourier series is resolved if the squares of the upper half of its coefficients make up at most this fraction of the
 # sum of all squares.
@@ -43,7 +43,8 @@ class Part(NamedTuple):
             constant is roughly the width of the region near h = 0 that the substitution stretches. If the expectation
             is constant or proportional to the correlation rho, no substitution is needed, and the constant is None.
         ranks: Number of features for each term of the series, in order of decreasing degree.
-        signs: +1 or -1 for each feature: the feature adds its sign times the product of its values for the two rows.
+        signs: +1 or -1 for each feature. Each feature contributes its sign times the product of its values for the
+            two rows.
     """
 
     odd: bool
@@ -69,7 +70,7 @@ def chebyshev_coefficients(values: np.ndarray, axis: int) -> np.ndarray:
 
     Args:
         values: Values at the points cos((j + 1/2) pi / n), in order of increasing j.
-        axis: Axis that indexes the points, which indexes the coefficients in the result.
+        axis: Axis that indexes the points; in the result, the same axis indexes the coefficients.
     """
     values = np.moveaxis(values, axis, 0)
     result = scipy.fft.dct(values, type=2, axis=0)
@@ -318,7 +319,7 @@ def _resolved(
 
 
 def _on_host(activation: str | Function, derivative: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the activation or its derivative as a function of NumPy arrays that compiles only one JAX program."""
+    """Wrap the activation or its derivative as a function that takes NumPy arrays and compiles only one program."""
     compiled = jax.jit(lambda z: value_and_slope(activation, z)[derivative])
 
     def function(z: np.ndarray) -> np.ndarray:

@@ -27,14 +27,14 @@ TERMS, SMALL = 12, 1e-2
 
 
 def concrete() -> AbstractContextManager:
-    """Return a context in which operations on concrete arrays give concrete arrays, even if JAX traces a function."""
+    """Return a context in which operations on concrete arrays give concrete arrays, even while JAX is tracing."""
     # Within jax.jit, operations on concrete arrays become part of the traced function.
     return nullcontext() if get_opaque_trace_state() == _outside() else jax.ensure_compile_time_eval()
 
 
 @cache
 def _outside() -> Any:
-    """Return JAX's trace state outside of all traced functions, which a new thread has."""
+    """Return JAX's trace state outside any traced function, obtained from a new thread."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(get_opaque_trace_state).result()
 
@@ -43,7 +43,7 @@ def implementation(*arrays: AnyArray) -> tuple[Any, Callable[..., Dual]]:
     """Return the array module and the function that computes expectations: JAX's for traced arrays, else NumPy's.
 
     Args:
-        *arrays: Arrays of the computation.
+        *arrays: Arrays used in the computation.
 
     Returns:
         `jax.numpy` and `traced_dual` if any of the arrays is traced, and `numpy` and `covariance_dual` otherwise.
@@ -56,8 +56,10 @@ def traced_dtype(dtype: str | None, *arrays: AnyArray) -> str:
     """Return the dtype of a traced computation: the given dtype, or else the dtype of the arrays.
 
     Args:
-        dtype: "float64", "float32", or None for float64 if JAX promotes the arrays to float64, and float32 otherwise.
-        *arrays: Arrays of the computation. Integers count as JAX's default floating-point dtype.
+        dtype: "float64", "float32" or None. None means float64 if JAX promotes the arrays to float64, and float32
+            otherwise.
+        *arrays: Arrays used in the computation. Integer arrays are treated as if they had JAX's default
+            floating-point dtype.
 
     Raises:
         ValueError: If `dtype` is "float64", but JAX's 64-bit mode is off.
@@ -79,12 +81,13 @@ def traced_dual(
     variance2: Array,
     series_of: Callable[[str | Function, str], WideSeries] = wide_series,
 ) -> Dual:
-    """Compute the same expectations as `covariance_dual`, in the dtype of the arguments, in traced functions.
+    """Compute the same expectations as `covariance_dual`, but in traced functions and in the dtype of the arguments.
 
     Activations without a closed form use the series of `smooth_series` for all standard deviations up to a limit of
     128 (less for a user-defined function whose series does not converge there). Beyond the limit, the results are NaN.
-    Errors are below 1e-11 (in float32, 1e-5) times the product of the factors in `WideSeries`, plus the effect of
-    rounding errors of the correlations. Tabulating a series takes seconds; the tables of named activations are kept.
+    Errors are below 1e-11 (1e-5 in float32) times the product of the factors in `WideSeries`, plus the effect of
+    rounding errors in the correlations. Tabulating a series takes several seconds; the tables of named activations are
+    cached.
 
     Where a variance is zero, the series gives only those derivatives of the expectations that are needed for the first
     derivatives of a kernel with respect to the rows. Second derivatives are NaN there.
@@ -94,7 +97,7 @@ def traced_dual(
         covariance: Covariances of u_i and v_j, shape (n1, n2).
         variance1: Variances of u_i, shape (n1,).
         variance2: Variances of v_j, shape (n2,).
-        series_of: The function `wide_series`, or a version of it that keeps its results.
+        series_of: The function `wide_series`, or a version of it that caches its results.
 
     Raises:
         ValueError: If a user-defined activation is not smooth.
@@ -116,12 +119,12 @@ def _correlations(covariance: Array, variance1: Array, variance2: Array) -> tupl
     deviation1, deviation2 = (_deviation(variance) for variance in (variance1, variance2))
     norms = deviation1[:, None] * deviation2[None, :]
     rho = jnp.where(norms > 0, covariance / jnp.where(norms > 0, norms, 1), 0)
-    # Rounding errors beyond 1 are removed from the correlation without removing its derivative.
+    # Correlations that exceed 1 in absolute value because of rounding are clipped, but keep their derivatives.
     return norms, rho + jax.lax.stop_gradient(jnp.clip(rho, -1, 1) - rho)
 
 
 def _deviation(variance: Array) -> Array:
-    """Return the square root of a variance, whose derivative at zero is taken to be zero."""
+    """Return the square root of a variance, with a derivative of zero at zero."""
     return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
 
 
@@ -182,7 +185,7 @@ def _smooth(series_of: Callable[[str], WideSeries], covariance: Array, variance1
 
 
 def _at_zero(size: Array, x: Array, derivative: Array) -> Array:
-    """Return zeros whose derivatives with respect to x are as given where `size` is zero; second ones are NaN there."""
+    """Return zeros that, where `size` is zero, have the given first derivatives in x, and NaN as second derivatives."""
     zero = size <= 0
     # Elsewhere, the argument is 1, so that derivatives are finite before they are masked.
     change = jnp.where(zero, x - jax.lax.stop_gradient(x), 1)
@@ -247,7 +250,7 @@ def _squared_arcsinh(t: Array) -> Array:
         # The series is sum_n (-1)^(n - 1) (4 t)^n / (2 n^2 C(2 n, n)).
         factor *= 2 * (2 * n - 1) / n  # C(2 n, n)
         coefficients.append((-1) ** (n - 1) * 4.0**n / (2 * n**2 * factor))
-    # Each formula is evaluated only where it is used, because the other one may overflow or have no derivative there.
+    # Each formula is evaluated only where its result is used, because it may overflow or have no derivative elsewhere.
     small, large = jnp.where(t > SMALL, 0, t), jnp.where(t > SMALL, t, 1)
     for coefficient in reversed(coefficients):
         total = (total + coefficient) * small

@@ -144,8 +144,8 @@ def _moved(variables: Variables) -> Variables:
 def check_rows_apart(network: Any, variables: Variables, rows: Array) -> None:
     """Check, while JAX traces a function, that the outputs for a row do not depend on the other rows.
 
-    The network is evaluated at numbers that stand for the entries of traced arrays. If it fails there, or if its
-    outputs are not finite or depend on traced values from outside, they are not checked.
+    The network is evaluated at numbers that stand for the entries of traced arrays. The outputs are not checked if this
+    evaluation fails, if they are not finite, or if they depend on traced values that the network closes over.
 
     Args:
         network: Hashable function or object, as in `check_rows_alone`.
@@ -165,7 +165,7 @@ def check_rows_apart(network: Any, variables: Variables, rows: Array) -> None:
 
     with jax.ensure_compile_time_eval():
         try:
-            # The two rows differ, also if their entries are integers.
+            # The two rows differ even if their entries are integers.
             count = 2 * math.prod(rows.shape[1:])
             few = jnp.arange(count).reshape(2, *rows.shape[1:]) // (count // 2)
             if jnp.issubdtype(rows.dtype, jnp.floating):
@@ -180,10 +180,10 @@ def check_rows_apart(network: Any, variables: Variables, rows: Array) -> None:
 
 
 def placeholder(leaf: Any) -> Array:
-    """Return a fixed key for a random key, and zeros for another array, with the same shape and dtype.
+    """Return a fixed key if the leaf is a random key and zeros otherwise, with the leaf's shape and dtype.
 
     Args:
-        leaf: Array, or an object with the same attributes, whose entries are not used.
+        leaf: Array, or an object with a shape and a dtype; its entries are not used.
     """
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), leaf.shape)

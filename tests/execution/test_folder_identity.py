@@ -196,7 +196,7 @@ def test_a_lock_that_cannot_be_opened_names_its_owner_and_what_to_do(tmp_path):
     """A folder takes the place of the lock, because not even root can open a folder as a file."""
     (tmp_path / "lock").mkdir()
     owner = tmp_path.owner()
-    message = rf"^The lock file '.*lock' of user {owner} cannot be opened \(.*\)\. Ask {owner} to run chmod a\+rw"
+    message = rf"^The lock file '.*lock', which belongs to user {owner}, cannot be opened \(.*\)\. Ask {owner} to run"
     for call in (lambda out: Store(out).status(), lambda out: resumed(out)):
         with pytest.raises(ValueError, match=message):
             call(tmp_path)

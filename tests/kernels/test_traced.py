@@ -255,7 +255,7 @@ def test_wrong_arguments_are_refused_while_tracing():
             ),
             (lambda x: kernel(x[0]), r"^x1 must be a nonempty array of shape \(n, d\), got shape \(4,\)"),
             (lambda x: kernel(x, x[:, :2]), "^x2 must have rows of length 4 to match x1, got length 2"),
-            (lambda x: kernel(x > 0), "^x1 must be an array of real numbers, got a traced array of bool"),
+            (lambda x: kernel(x > 0), "^x1 must be an array of real numbers, got a traced array of dtype bool"),
             (lambda x: kernel(x, dtype="float16"), "^dtype must be one of float64, float32"),
             (lambda x: lz.empirical_ntk(network, variables, x, memory=10**9), "^memory must be None for traced arrays"),
             (lambda x: lz.empirical_ntk(network, variables, x[:, :2]), "These variables belong to another network"),
