@@ -102,6 +102,7 @@ LONG_EXAMPLES = (
     "studies.line_ensemble._api.line_ensemble",
     "studies.mode_residuals._api.mode_residuals",
     "studies.sweep._api.sweep",
+    "studies.sweep._population_bounds.population_bounds",
     "studies.sweep._speed_gap.speed_gap",
 )
 

@@ -43,7 +43,7 @@ def test_numbers_are_the_same():
             np.testing.assert_array_equal(found[quantity], value, err_msg=f"{quantity} under {name}")
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_numbers_are_close_without_compilation():
     """Without jit, operations are not fused, so results may differ by rounding errors of their dtypes."""
     right = numbers()

@@ -322,7 +322,7 @@ FLAGS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_killed_process_loses_no_finished_cell(uninterrupted, tmp_path):
     """A sweep that is resumed after SIGKILL has the same result as one that was never stopped."""
     run = tmp_path / "killed"

@@ -90,7 +90,7 @@ def test_the_squares_of_all_modes_are_the_squared_residual(narrow, data, analyti
     assert_close(np.sqrt((table.residual**2).sum("mode")), narrow.snapshots.residual_norm, dtype="float32")
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_wide_network_follows_the_kernel_and_a_narrow_one_leaves_it_small_eigenvalues_by_more(narrow, data, analytic):
     wide = lz.train(lz.TwoLayer(width=2**14), data, KEY, 500, measure=ALONE)
     wide = lz.mode_residuals(wide, analytic, data.y_train)
