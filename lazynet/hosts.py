@@ -369,6 +369,6 @@ def _state_key(host: int | str) -> str:
 @atexit.register
 def _leave() -> None:
     # JAX disconnects from the other hosts in an exit handler that runs after this one, so this process can still tell
-    # them that it is ending.
+    # them that it is exiting.
     if several() or _group.cache_info().currsize:
         _group().leave()

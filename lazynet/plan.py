@@ -12,7 +12,7 @@ import jax
 # as computing a small kernel.
 SMALL = 2**28
 
-# Maximum number of seeds, snapshots, shards or grid points. Each of them has a record in memory.
+# Maximum number of seeds, snapshots, shards or grid points. A record of each one is kept in memory.
 MOST = 10**6
 
 

@@ -146,8 +146,8 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
             _fetch_file(f"{base}{file}.gz", target, checksum, size)
         except OSError as error:  # includes the exceptions raised by requests
             raise FileNotFoundError(
-                f"{name} could not be downloaded from {base} to {folder} ({type(error).__name__}). Put "
-                f"the files {', '.join(IDX_FILES)} into that folder, or set LAZYNET_DATA to the folder that contains "
+                f"{name} could not be downloaded from {base} to {folder} ({type(error).__name__}). Place "
+                f"the files {', '.join(IDX_FILES)} in that folder, or set LAZYNET_DATA to the folder that contains "
                 "them."
             ) from error
     return folder

@@ -78,7 +78,7 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> UInt8[np.ndarray, "..."
         )
     if len(content) < header:
         raise ValueError(
-            f"{path} has {len(content)} bytes, but its header alone takes {header} bytes. Download the file again."
+            f"{path} is {len(content)} bytes long, but its header alone takes {header} bytes. Download the file again."
         )
     shape = tuple(int.from_bytes(content[start : start + 4], "big") for start in range(4, header, 4))
     expected = header + math.prod(shape)
@@ -86,7 +86,7 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> UInt8[np.ndarray, "..."
     if len(content) != expected:
         size = f"more than {len(content) - 1}" if len(content) > min(expected, MOST_BYTES) else len(content)
         raise ValueError(
-            f"{path} has {size} bytes, but its header implies a size of {expected} bytes. Download the file again."
+            f"{path} is {size} bytes long, but its header implies {expected} bytes. Download the file again."
         )
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
@@ -115,7 +115,7 @@ def read_cifar10(path: str | os.PathLike[str]) -> tuple[UInt8[np.ndarray, "n 307
     if examples == 0 or rest or len(content) > MOST_BYTES:
         size = f"more than {MOST_BYTES}" if len(content) > MOST_BYTES else len(content)
         raise ValueError(
-            f"{path} has {size} bytes, but its size should be a positive multiple of {CIFAR_ROW} bytes. "
+            f"{path} is {size} bytes long, but its length should be a positive multiple of {CIFAR_ROW} bytes. "
             "Download the file again."
         )
     rows = np.frombuffer(content, dtype=np.uint8).reshape(examples, CIFAR_ROW)

@@ -73,7 +73,7 @@ def _find_or_fetch(name: str, root: str | os.PathLike[str] | None) -> Files:
     way_out = (
         "set LAZYNET_DATA to the folder that contains them" if root is None else f"pass a root other than {str(root)!r}"
     )
-    raise FileNotFoundError(f"{name} was not found. Put {file_names(name)} into {folders}, or {way_out}.")
+    raise FileNotFoundError(f"{name} was not found. Place {file_names(name)} in {folders}, or {way_out}.")
 
 
 def _rows_of_classes(name: str, labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> np.ndarray:

@@ -213,7 +213,7 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Any]:
 
 
 def kernel_of_rows(network: Any, kappa: float, x1: Any, x2: Any) -> Any:
-    """Compute the kernel of a network with one hidden layer and output scale 1 from expectations.
+    """Compute, from expectations, the kernel of a network with one hidden layer and output scale 1.
 
     Args:
         network: Network whose activation and trained layers are used.

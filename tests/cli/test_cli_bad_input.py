@@ -173,11 +173,11 @@ def with_image(number, pixels):
 
 
 FILES = {
-    "images cut short": (0, lambda content: content[:-1], "has 195 bytes"),
-    "labels cut short": (1, lambda content: content[:-3], "has 25 bytes"),
-    "header cut short": (0, lambda content: content[:9], "has 9 bytes"),
+    "images cut short": (0, lambda content: content[:-1], "is 195 bytes long"),
+    "labels cut short": (1, lambda content: content[:-3], "is 25 bytes long"),
+    "header cut short": (0, lambda content: content[:9], "is 9 bytes long"),
     "empty": (1, lambda content: b"", "magic number"),
-    "trailing bytes": (0, lambda content: content + b"\0", "has more than 196 bytes"),
+    "trailing bytes": (0, lambda content: content + b"\0", "is more than 196 bytes long"),
     "wrong magic number": (0, lambda content: b"\0\0\x0d\x03" + content[4:], "magic number"),
     "label out of range": (1, with_label(11), "has the label 11"),
     "zero row": (0, with_image(2, [0] * 9), "got only zeros in row 2"),

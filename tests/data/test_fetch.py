@@ -112,7 +112,7 @@ def test_real_checksums_refuse_other_files(server, tmp_path):
 
 def test_a_network_failure_names_the_folder_for_the_files(server, tmp_path):
     folder = tmp_path / "mnist"
-    missing = f"mnist could not be downloaded from {server[1]}/ to {folder} (HTTPError). Put the files train-images"
+    missing = f"mnist could not be downloaded from {server[1]}/ to {folder} (HTTPError). Place the files train-images"
     with pytest.raises(FileNotFoundError, match=re.escape(missing)):
         fetch_dataset("mnist", tmp_path, server[1])
     assert list((tmp_path / "mnist").iterdir()) == []

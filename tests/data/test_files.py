@@ -98,7 +98,7 @@ def test_every_name_of_the_cifar_files(bare_machine, below, train, test):
 def test_cifar_is_not_fetched(bare_machine, monkeypatch):
     monkeypatch.setattr("lazynet.data._load.fetch_dataset", lambda name: pytest.fail("fetched"))
     with pytest.raises(
-        FileNotFoundError, match=r"^cifar10 was not found\. Put data_batch_1\.bin to .*set LAZYNET_DATA .*\.$"
+        FileNotFoundError, match=r"^cifar10 was not found\. Place data_batch_1\.bin to .*set LAZYNET_DATA .*\.$"
     ) as caught:
         load_dataset("cifar10")
     assert str(bare_machine / "debian" / "cifar10") in str(caught.value)
@@ -122,7 +122,7 @@ def test_list_without_any_files(bare_machine):
         (IDX_NAMES[3], idx_bytes(np.full(20, 255)), "has the label 255 at index 0"),
         (IDX_NAMES[1], idx_bytes(np.ones((40, 1))), "starts with 00000802"),
         (IDX_NAMES[0], idx_bytes(np.ones(480)), "starts with 00000801"),
-        (IDX_NAMES[0], idx_bytes(np.ones((40, 4, 3)))[:-1], "has 495 bytes"),
+        (IDX_NAMES[0], idx_bytes(np.ones((40, 4, 3)))[:-1], "is 495 bytes long"),
     ],
     ids=["train count", "test count", "train label", "test label", "label magic", "image magic", "cut short"],
 )

@@ -32,10 +32,10 @@ def test_cifar_round_trip_keeps_the_order_of_the_pixels(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (IDX[:-1], "has 87 bytes, but its header implies a size of 88 bytes."),
-        (IDX[:16], "has 16 bytes"),
-        (IDX[:9], "has 9 bytes, but its header alone takes 16 bytes."),
-        (IDX + b"\0", "has more than 88 bytes"),
+        (IDX[:-1], "is 87 bytes long, but its header implies 88 bytes."),
+        (IDX[:16], "is 16 bytes long"),
+        (IDX[:9], "is 9 bytes long, but its header alone takes 16 bytes."),
+        (IDX + b"\0", "is more than 88 bytes long"),
         (idx_bytes(IMAGES[0]), "starts with 00000802, but should start with the magic number 00000803."),
         (bytes([0, 0, 9, 3]) + IDX[4:], "starts with 00000903"),
         (b"<html>", "starts with 3c68746d"),
@@ -53,10 +53,10 @@ def test_a_bad_idx_file_is_refused_by_name(tmp_path, content, message, suffix):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (CIFAR[:-1], "has 9218 bytes, but its size should be a positive multiple of 3073 bytes."),
-        (CIFAR + b"\0", "has 9220 bytes"),
-        (CIFAR[:100], "has 100 bytes"),
-        (b"", "has 0 bytes"),
+        (CIFAR[:-1], "is 9218 bytes long, but its length should be a positive multiple of 3073 bytes."),
+        (CIFAR + b"\0", "is 9220 bytes long"),
+        (CIFAR[:100], "is 100 bytes long"),
+        (b"", "is 0 bytes long"),
         (cifar_bytes(COLORS, [1, 2, 10]), "has the label 10 at index 2"),
     ],
     ids=["one byte short", "one byte more", "part of an example", "empty", "label"],
@@ -103,11 +103,11 @@ def test_a_small_file_that_holds_much_more_is_read_no_further_than_its_size(tmp_
             stream.write(bytes(2**20))
     assert path.stat().st_size < 2**20
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"has more than 88 bytes, but its header implies a size of 88 bytes\."):
+    with pytest.raises(ValueError, match=r"is more than 88 bytes long, but its header implies 88 bytes\."):
         read_idx(path, 3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**21
     assert len(read_bytes(path, 1000)) == 1001
-    with pytest.raises(ValueError, match="its size should be a positive multiple of 3073 bytes"):
+    with pytest.raises(ValueError, match="its length should be a positive multiple of 3073 bytes"):
         read_cifar10(path)
