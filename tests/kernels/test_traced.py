@@ -50,9 +50,9 @@ SERIES = {"tanh", "odd", "softplus", "a polynomial"}
 
 
 def cases(*names, slow):
-    """Return the given cases, of which those with a series are slow if they are named so, and whole otherwise."""
-    marks = {name: pytest.mark.slow if name in slow else pytest.mark.whole for name in SERIES}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in names or NETWORKS]
+    """Return the given cases; relu and erf are fast, and those with a series are whole unless named as slow."""
+    marks = {"relu": (), "erf": ()} | {name: pytest.mark.whole for name in SERIES - set(slow)}
+    return [pytest.param(name, marks=marks.get(name, pytest.mark.slow)) for name in names or NETWORKS]
 
 
 def differences(function, x, step=1e-5):
@@ -169,9 +169,8 @@ EMPIRICAL = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.whole if name == "flax" else ()) for name in EMPIRICAL]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EMPIRICAL)
 def test_traced_empirical_kernels_have_the_same_values(name):
     network, x = EMPIRICAL[name]
     variables = network.init(KEY, jnp.asarray(x, jnp.float32))
@@ -229,6 +228,7 @@ def test_empirical_kernels_of_many_networks_and_their_derivatives():
     np.testing.assert_allclose(np.sum(by_rows * moved), (ends[0] - ends[1]) / (2 * step), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_token_ids_stay_integers_in_traced_functions():
     def bag(variables, x):
         assert jnp.issubdtype(x.dtype, jnp.integer)
@@ -303,6 +303,7 @@ def test_series_keep_their_accuracy_at_all_scales_in_float32(activation):
         assert_close(found, expected, dtype="float32", ulps=64 * max(1, scale**2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["sin", "erf", "gelu"])
 def test_kernels_of_short_rows_have_small_relative_errors_in_float32(activation):
     kernel = lz.analytic_kernel(lz.TwoLayer(width=8, activation=activation, train="readout"))
@@ -313,6 +314,7 @@ def test_kernels_of_short_rows_have_small_relative_errors_in_float32(activation)
         np.testing.assert_allclose(found / size / size.T, kernel(x) / size / size.T, atol=1e-6 * max(1, scale**2))
 
 
+@pytest.mark.slow
 def test_dtypes_in_64_bit_mode_follow_the_arguments():
     x = jnp.asarray(A, jnp.float32)
     for name in ("relu", "erf", "convolutional"):
@@ -359,6 +361,7 @@ def test_a_kernel_computed_with_numpy_is_refused_while_tracing():
         jax.jit(kernel)(jnp.asarray(A))
 
 
+@pytest.mark.slow
 def test_recurrent_networks_run_in_float32_in_64_bit_mode():
     class Recurrent(nn.Module):
         @nn.compact
