@@ -1,11 +1,12 @@
 """Analytic and empirical tangent kernels, kernel operators and their spectra, and access to neural-tangents."""
 
 from lazynet.kernels._analytic import limit_key
+from lazynet.kernels._average import average_ntk
 from lazynet.kernels._dense import dense_operator
 from lazynet.kernels._density import SpectralDensity, spectral_density
 from lazynet.kernels._door import neural_tangents
 from lazynet.kernels._dual import BLOCK
-from lazynet.kernels._empirical import average_ntk, empirical_ntk
+from lazynet.kernels._empirical import empirical_ntk
 from lazynet.kernels._families import analytic_kernel
 from lazynet.kernels._krylov import (
     COLUMNS,

@@ -176,7 +176,7 @@ def second_moment(parts: list[Part], features: list[Float[np.ndarray, "n _"]]) -
 
 
 def moment_signs(part: Part) -> Float[np.ndarray, " total"]:
-    """Return the signs for which the sum of sign times squared feature is the kernel of a row with itself."""
+    """Return the signs for which the signed sum of the squared features is the kernel of a row with itself."""
     # At rho = 1, the Chebyshev polynomial of degree k equals (-1)^k.
     degree = np.repeat(np.arange(len(part.ranks))[::-1], part.ranks)
     return part.signs * (-1.0) ** degree

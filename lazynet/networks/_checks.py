@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.arguments import calls_of, described
-from lazynet.arrays import input_dtype, network_rows
+from lazynet.arrays import input_dtype, is_traced, network_rows
 from lazynet.networks._cost import parameter_bytes
 from lazynet.networks._protocol import Network, initial_shapes
 from lazynet.networks._traits import traits
@@ -157,7 +157,7 @@ def check_rows_apart(network: Any, variables: Variables, rows: Array) -> None:
     """
 
     def numbers(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.core.Tracer):
+        if not is_traced(leaf):
             return leaf
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return placeholder(leaf)

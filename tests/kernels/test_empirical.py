@@ -11,7 +11,8 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.kernels import average_ntk
-from lazynet.kernels._empirical import _average_bytes, active_on_both
+from lazynet.kernels._average import active_on_both
+from lazynet.kernels._empirical import _average_bytes
 from lazynet.precision import float64
 
 
