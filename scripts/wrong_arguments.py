@@ -256,6 +256,33 @@ VALID: dict[str, Callable[[], Any]] = {
     "Verdict.row.quantity": lambda: "kernel_drift",
     "Verdict.correction.quantity": lambda: "kernel_drift",
     "losses.get_loss.loss": lambda: "squared",
+    "theory.fit_exponent.widths": lambda: np.array([64, 256, 1024, 4096]),
+    "theory.fit_correction.widths": lambda: np.array([64, 256, 1024, 4096]),
+    "values": lambda: np.array([64, 256, 1024, 4096])[:, None] ** -0.5 * np.array([[0.9, 1.0, 1.1]]),
+    "fit": lambda: lz.theory.Fit(-0.5, -0.6, -0.4, -0.5),
+    "theory.seeds_needed.seeds": lambda: 4,
+    "half_width": lambda: 0.05,
+    "relation": lambda: "equal",
+    "predicted": lambda: -0.5,
+    "band": lambda: 0.1,
+    "scaling": lambda: lz.theory.Scaling(0.0, 0.0, 0.0, True, True, "hidden"),
+    "error": lambda: np.array([0.1, 0.2]),
+    "n": lambda: 100,
+    "residual_norm": lambda: 1.0,
+    "lambda_min": lambda: 0.1,
+    "radius": lambda: 0.1,
+    "gram": lambda: KERNEL,
+    "units": lambda: 16,
+    "movement": lambda: 1.0,
+    "train_loss": lambda: 0.1,
+    "rademacher": lambda: 0.1,
+    "power": lambda: 2,
+    "terms": lambda: [(1.0, 1.0, 2)],
+    "other": lambda: np.eye(4),
+    "kernels": lambda: np.stack([KERNEL, 2 * KERNEL]),
+    "measures.effective_rank.values": lambda: np.array([2.0, 1.0]),
+    "a": lambda: X,
+    "measures.unregister_quantity.name": lambda: "largest_weight",
     "Adapted.apply.variables": lambda: dict(adapted().init(jax.random.key(0), jnp.asarray(X, jnp.float32))),
 }
 # Optional arguments that keep valid calls small or quiet.
@@ -272,6 +299,17 @@ SMALL: dict[str, dict[str, Callable[[], Any]]] = {
     "train": {},
     "mode_residuals": {"seeds": lambda: 2},
 }
+# Measures that users call themselves; the others are called by studies, in traced functions.
+MEASURES = (
+    "catalog",
+    "effective_rank",
+    "kernel_distance",
+    "kernel_velocity",
+    "label_alignment",
+    "reference",
+    "singular_values",
+    "unregister_quantity",
+)
 # Classes whose instances lazynet creates and users only read; their constructors are not called.
 MADE = ("Ensemble", "Run", "Separation", "Trajectory", "Verdict")
 
@@ -289,6 +327,12 @@ def targets() -> Iterator[tuple[str, Callable[..., Any]]]:
         value = getattr(lz.losses, name)
         if inspect.isfunction(value) or name == "Loss":
             yield f"losses.{name}", value
+    for name in lz.theory.__all__:
+        value = getattr(lz.theory, name)
+        if inspect.isfunction(value):
+            yield f"theory.{name}", value
+    for name in MEASURES:
+        yield f"measures.{name}", getattr(lz.measures, name)
     made: dict[str, Callable[[], Any]] = {
         "TwoLayer": network,
         "Dataset": data,
@@ -388,7 +432,8 @@ def complaint(name: str, parameter: str, value: str) -> str:
     except TimeoutError:
         return f"no answer within {LIMIT:g} s"
     except Exception as error:
-        return f"{type(error).__name__}: {_short(error)} ({_place(error)})"
+        # A user's network may raise exceptions of its own library.
+        return "" if _noted(error, parameter) else f"{type(error).__name__}: {_short(error)} ({_place(error)})"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         if name == "register_quantity":

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from lazynet import programs
-from lazynet.arguments import check_instance
+from lazynet.arguments import check_choice, check_instance
 from lazynet.networks import Network
 from lazynet.typing import Result
 
@@ -141,9 +141,9 @@ def catalog(kind: str = "sweep") -> Mapping[str, Quantity]:
         A read-only mapping from names to quantities, in display order.
 
     Raises:
-        KeyError: If there is no such kind of result.
+        ValueError: If there is no such kind of result.
     """
-    return MappingProxyType(_kinds[kind])
+    return MappingProxyType(_kinds[check_choice("kind", kind, _kinds)])
 
 
 def registered() -> tuple[Quantity, ...]:
@@ -291,7 +291,7 @@ def reference(kind: str = "sweep") -> str:
         explains their symbols.
 
     Raises:
-        KeyError: If there is no such kind of result.
+        ValueError: If there is no such kind of result.
     """
     header = ("variable", "dimensions", "unit", "meaning", "in the verdict", "width exponent")
     rows = [header, ("---",) * len(header), *(_described(quantity) for quantity in catalog(kind).values())]

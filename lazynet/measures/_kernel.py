@@ -4,9 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jaxtyping import Float
 
-from lazynet.arrays import float64_array, is_traced
+from lazynet.arguments import described
+from lazynet.arrays import float64_array, is_traced, traceable_array
 from lazynet.kernels import layer_kernels, sum_layer_kernels
 from lazynet.networks import Network, check_rows_alone, traits
 from lazynet.precision import keeps_float64
@@ -26,11 +28,17 @@ def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]
     Returns:
         A scalar, which is 0 if one kernel is a positive multiple of the other.
 
+    Raises:
+        ValueError: If a kernel is not a nonempty matrix of real numbers, or if their shapes differ.
+
     >>> import numpy as np
     >>> from lazynet.measures import kernel_distance
     >>> float(kernel_distance(np.diag([1.0, 0.0]), np.diag([0.0, 1.0])))
     1.0
     """
+    k, other = _matrix("k", k), _matrix("other", other)
+    if k.shape != other.shape:
+        raise ValueError(f"other must have shape {k.shape} to match k, got shape {other.shape}.")
     return jnp.sum((k / jnp.linalg.norm(k) - other / jnp.linalg.norm(other)) ** 2) / 2
 
 
@@ -43,8 +51,16 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
 
     Returns:
         Velocities, a NumPy float64 array of shape (s - 1,).
+
+    Raises:
+        ValueError: If the kernels are not an array of shape (s, n1, n2) of finite numbers, or if the times are not s
+            numbers in ascending order.
     """
     kernels, times = float64_array("kernels", kernels), float64_array("times", times)
+    if kernels.ndim != 3 or not kernels.size:
+        raise ValueError(f"kernels must be a nonempty array of shape (s, n1, n2), got {described(kernels)}.")
+    if times.shape != kernels.shape[:1] or not (np.diff(times) > 0).all() or not np.isfinite(times).all():
+        raise ValueError(f"times must be {len(kernels)} finite numbers in ascending order, got {described(times)}.")
     directions = kernels / np.linalg.norm(kernels, axis=(1, 2), keepdims=True)
     return np.sum(np.diff(directions, axis=0) ** 2, axis=(1, 2)) / 2 / np.diff(times)
 
@@ -60,15 +76,30 @@ def label_alignment(k: SquareKernel, y: Targets) -> AnyArray:
     Returns:
         A scalar, which is 1 if the kernel is a positive multiple of Y Y'.
 
+    Raises:
+        ValueError: If the kernel is not a nonempty square matrix of real numbers, or if the labels do not match it.
+
     >>> import numpy as np
     >>> from lazynet.measures import label_alignment
     >>> y = np.array([1.0, -1.0])
     >>> round(float(label_alignment(np.outer(y, y), y)), 6)
     1.0
     """
-    labels = jnp.reshape(jnp.asarray(y), (len(y), -1))
+    k, y = _matrix("k", k), jnp.asarray(traceable_array("y", y))
+    if k.shape[0] != k.shape[1]:
+        raise ValueError(f"k must be a square matrix, got shape {k.shape}.")
+    if y.ndim not in (1, 2) or len(y) != len(k):
+        raise ValueError(f"y must have shape ({len(k)},) or ({len(k)}, outputs) to match k, got shape {y.shape}.")
+    labels = jnp.reshape(y, (len(y), -1))
     gram = labels @ labels.T
     return jnp.sum(k * gram) / jnp.sqrt(jnp.sum(k**2) * jnp.sum(gram**2))
+
+
+def _matrix(name: str, value: Any) -> Array:
+    array = jnp.asarray(traceable_array(name, value))
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"{name} must be a nonempty matrix, got an array of shape {array.shape}.")
+    return array
 
 
 @keeps_float64

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.arguments import described
 from lazynet.arrays import float64_array
 from lazynet.typing import AnyArray
 
@@ -18,8 +19,14 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
 
     Returns:
         Singular values in descending order, as a NumPy float64 array of shape (min(m, d),).
+
+    Raises:
+        ValueError: If `a` is not a nonempty matrix of finite numbers.
     """
-    return np.linalg.svd(float64_array("a", a), compute_uv=False)
+    matrix = float64_array("a", a)
+    if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+        raise ValueError(f"a must be a nonempty matrix of finite numbers, got {described(a)}.")
+    return np.linalg.svd(matrix, compute_uv=False)
 
 
 def leading_values(values: Float[AnyArray, " r"]) -> int:

@@ -3,7 +3,12 @@
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.arguments import check_count, described
+from lazynet.arrays import float64_array
 from lazynet.theory._fits import CONFIDENCE
+
+# Largest number of examples. The number of errors must be exact in float64.
+MOST = 10**15
 
 
 def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -19,6 +24,9 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
     Returns:
         Lower and upper ends of the intervals, each with the same shape as `error` and with NaN for missing values.
 
+    Raises:
+        ValueError: If an error rate is not between 0 and 1, or if `n` is not a positive integer.
+
     >>> import numpy as np
     >>> from lazynet.theory import binomial_interval
     >>> low, high = binomial_interval(np.array(0.0), 100)
@@ -28,7 +36,10 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
     # Importing scipy.stats takes longer than all other imports in this package combined, so the import is deferred.
     import scipy.stats
 
-    errors, tail = np.round(np.asarray(error) * n), (1 - CONFIDENCE) / 2
+    n, rates = check_count("n", n, most=MOST), float64_array("error", error)
+    if (rates < 0).any() or (rates > 1).any():
+        raise ValueError(f"error must be between 0 and 1, got {described(error)}.")
+    errors, tail = np.round(rates * n), (1 - CONFIDENCE) / 2
     low = np.where(errors == 0, 0.0, scipy.stats.beta.ppf(tail, errors, n - errors + 1))
     high = np.where(errors == n, 1.0, scipy.stats.beta.ppf(1 - tail, errors + 1, n - errors))
     missing = np.isnan(errors)

@@ -4,12 +4,19 @@ The bounds assume that the inputs have unit norm, that the initial weights are w
 that only the hidden layer is trained.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import erf
 
+from lazynet.arguments import as_number, check_count, check_flag, check_number, check_sequence, described
+from lazynet.arrays import float64_array
 from lazynet.typing import AnyArray
+
+# Largest numbers of examples and units, largest distance and largest power that the bounds accept.
+MOST = 10**15
+FARTHEST = 1e100
+MOST_POWER = 1000
 
 
 def neuron_movement_bound(
@@ -28,16 +35,25 @@ def neuron_movement_bound(
 
     Returns:
         The bound, in the units of the weights and with the same shape as `residual_norm`. It is infinite if
-        `lambda_min` is zero or negative.
+        `lambda_min` is zero or negative, and NaN if `lambda_min` is NaN.
+
+    Raises:
+        ValueError: If an argument is not a number, or if `n` or `width` is not positive.
 
     >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
     8.0
     """
+    n, width = check_number("n", n, positive=True, maximum=FARTHEST), _count("width", width)
+    norm = float64_array("residual_norm", residual_norm)[()]
+    smallest = as_number(lambda_min)
+    if smallest is None:
+        raise ValueError(f"lambda_min must be a number, got {described(lambda_min)}.")
     # A NaN `lambda_min` indicates a singular kernel and results in a NaN bound.
-    if lambda_min <= 0:
-        return np.full(np.shape(residual_norm), np.inf)
-    return 4 * np.sqrt(n) * residual_norm / (np.sqrt(width) * lambda_min)
+    if smallest <= 0:
+        return np.full(np.shape(norm), np.inf)
+    result: float | np.ndarray = 4 * np.sqrt(n) * norm / (np.sqrt(width) * smallest)
+    return result
 
 
 def flips_bound(radius: float, init_scale: float = 1.0) -> float:
@@ -53,10 +69,17 @@ def flips_bound(radius: float, init_scale: float = 1.0) -> float:
     Returns:
         A fraction between 0 and 1.
 
+    Raises:
+        ValueError: If `radius` is not a nonnegative number, or if `init_scale` is not positive.
+
     >>> from lazynet.theory import flips_bound
     >>> round(flips_bound(0.1), 4)
     0.0797
     """
+    radius, init_scale = (
+        check_number("radius", radius, maximum=FARTHEST),
+        check_number("init_scale", init_scale, positive=True),
+    )
     return float(erf(radius / (np.sqrt(2) * init_scale)))
 
 
@@ -77,14 +100,18 @@ def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> floa
         Bound on the Frobenius norm.
 
     Raises:
-        ValueError: If `delta` is not between 0 and 1.
+        ValueError: If `gram` is not a square matrix of finite numbers, if `units` is not a positive integer, or if
+            `delta` is not between 0 and 1.
 
     >>> import numpy as np
     >>> from lazynet.theory import concentration_bound
     >>> round(concentration_bound(np.eye(10), 1000), 4)
     0.1962
     """
-    _check_probability(delta)
+    delta, units = _probability(delta), _count("units", units)
+    gram = float64_array("gram", gram)
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not gram.size or not np.isfinite(gram).all():
+        raise ValueError(f"gram must be a nonempty square matrix of finite numbers, got {described(gram)}.")
     n = len(gram)
     return float(np.linalg.norm(gram) * np.sqrt(np.log(n * (n + 1) / delta) / (2 * units)))
 
@@ -120,13 +147,20 @@ def rademacher_bound(
         Bound on the Rademacher complexity.
 
     Raises:
-        ValueError: If `delta` is not between 0 and 1.
+        ValueError: If `n` or `width` is not a positive integer, if `movement` or `radius` is negative, if `init_scale`
+            is not positive, or if `delta` is not between 0 and 1.
 
     >>> from lazynet.theory import rademacher_bound
     >>> round(rademacher_bound(1000, 100_000, movement=3.0, radius=0.0), 3)
     0.073
     """
-    _check_probability(delta)
+    n, width, delta = _count("n", n), _count("width", width), _probability(delta)
+    movement, radius = (
+        check_number("movement", movement, maximum=FARTHEST),
+        check_number("radius", radius, maximum=FARTHEST),
+    )
+    init_scale = check_number("init_scale", init_scale, positive=True)
+    check_flag("symmetric", symmetric)
     log = np.log(2 / delta)
     features = movement / np.sqrt(2 * n) * (1 + (2 * log / (width / 2 if symmetric else width)) ** 0.25)
     return float(features + 2 * radius**2 * np.sqrt(width) / init_scale + radius * np.sqrt(2 * log))
@@ -148,13 +182,15 @@ def generalization_bound(train_loss: float, rademacher: float, n: int, delta: fl
         Bound on the population loss, vacuous if it is 1 or more.
 
     Raises:
-        ValueError: If `delta` is not between 0 and 1.
+        ValueError: If `train_loss` or `rademacher` is negative, if `n` is not a positive integer, or if `delta` is not
+            between 0 and 1.
 
     >>> from lazynet.theory import generalization_bound
     >>> round(generalization_bound(0.0, 0.1, 10_000), 3)
     0.241
     """
-    _check_probability(delta)
+    train_loss, rademacher = check_number("train_loss", train_loss), check_number("rademacher", rademacher)
+    n, delta = _count("n", n), _probability(delta)
     return float(train_loss + 2 * rademacher + 3 * np.sqrt(np.log(2 / delta) / (2 * n)))
 
 
@@ -191,27 +227,33 @@ def population_bound(
         Bound on the population loss, vacuous if it is 1 or more.
 
     Raises:
-        ValueError: If `delta` is not between 0 and 1, if `movement` is negative or not finite, if only one of `width`
+        ValueError: If `train_loss` is negative, if `n` or `width` is not a positive integer, if `delta` is not between
+            0 and 1, if `init_scale` is not positive, if `movement` is negative or not finite, if only one of `width`
             and `radius` is given, or if `radius` is zero, not finite or less than `movement` / sqrt(`width`).
 
     >>> from lazynet.theory import population_bound
     >>> round(population_bound(0.0, 10_000, 27.0), 3)
     0.452
     """
-    _check_probability(delta)
-    if not 0 <= movement < np.inf:
-        raise ValueError(f"movement must be finite and nonnegative, got {movement}.")
+    train_loss, n, delta = check_number("train_loss", train_loss), _count("n", n), _probability(delta)
+    movement, init_scale = (
+        check_number("movement", movement, maximum=FARTHEST),
+        check_number("init_scale", init_scale, positive=True),
+    )
+    check_flag("symmetric", symmetric)
     ball = max(1, int(np.ceil(movement)))
     share = delta / 2 / (ball * (ball + 1))
     if width is None and radius is None:
         return generalization_bound(train_loss, ball / np.sqrt(2 * n), n, share)
     if width is None or radius is None:
-        raise ValueError(f"width and radius must be given together or both be omitted, got {width} and {radius}.")
-    if not movement / np.sqrt(width) * (1 - 1e-6) <= radius < np.inf or radius == 0:
         raise ValueError(
-            f"radius must be finite, positive and at least movement / sqrt(width) = {movement / np.sqrt(width):.6g}, "
-            f"got {radius}."
+            f"width and radius must be given together or both be omitted, got {described(width)} and "
+            f"{described(radius)}."
         )
+    width, radius = _count("width", width), check_number("radius", radius, positive=True, maximum=FARTHEST)
+    smallest = movement / np.sqrt(width)
+    if not smallest * (1 - 1e-6) <= radius:
+        raise ValueError(f"radius must be at least movement / sqrt(width) = {smallest:.6g}, got {radius}.")
     power = int(np.ceil(np.log2(radius)))
     share /= 3 * (abs(power) + 1) ** 2
     near = rademacher_bound(n, width, ball, 2.0**power, init_scale, share, symmetric=symmetric)
@@ -233,21 +275,26 @@ def unseen_share(power: int, dim: int) -> float:
     Returns:
         Root mean square of the part that the kernel cannot learn, divided by the root mean square of the function.
 
+    Raises:
+        ValueError: If `power` is not a nonnegative integer, or if `dim` is not a positive integer.
+
     >>> from lazynet.theory import unseen_share
     >>> round(unseen_share(3, 3), 12), unseen_share(4, 3)
     (0.4, 0.0)
     """
+    power, dim = check_count("power", power, 0, MOST_POWER), _count("dim", dim)
     if power < 2 or power % 2 == 0:
         return 0.0
 
-    def moment(order: int) -> float:
+    def log_moment(order: int) -> float:
         steps = np.arange(order // 2)
-        return float(np.prod((2 * steps + 1) / (dim + 2 * steps)))
+        return float(np.log((2 * steps + 1) / (dim + 2 * steps)).sum())
 
-    return float(np.sqrt(1 - moment(power + 1) ** 2 / (moment(2) * moment(2 * power))))
+    log_share = 2 * log_moment(power + 1) - log_moment(2) - log_moment(2 * power)
+    return float(np.sqrt(max(0.0, -np.expm1(log_share))))
 
 
-def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
+def power_bound(terms: Sequence[tuple[float, float, int]]) -> float:
     """Return an upper bound on sqrt(y' H^-1 y) for targets y that are a sum of powers.
 
     H is the infinite-width kernel on the training set. For y = sum_j alpha_j (beta_j . x)^p_j, the bound is
@@ -262,20 +309,31 @@ def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
         Bound on sqrt(y' H^-1 y).
 
     Raises:
-        ValueError: If a power is neither 1 nor a positive even number.
+        ValueError: If `terms` is not a list of triples of numbers, or if a power is neither 1 nor a positive even
+            number.
 
     >>> from lazynet.theory import power_bound
     >>> power_bound([(1.0, 1.0, 1), (0.5, 1.0, 4)])
     9.0
     """
     total = 0.0
-    for alpha, norm, power in terms:
-        if power < 1 or (power > 1 and power % 2):
+    for term in check_sequence("terms", terms, "tuples (alpha, norm of beta, power)"):
+        entries = check_sequence("each term in terms", term, "three numbers")
+        alpha = as_number(entries[0]) if len(entries) == 3 else None
+        if alpha is None or not np.isfinite(alpha):
+            raise ValueError(f"each term in terms must be a list of three numbers, got {described(term)}.")
+        norm = check_number("each norm in terms", entries[1])
+        power = check_count("each power in terms", entries[2], 1, MOST_POWER)
+        if power > 1 and power % 2:
             raise ValueError(f"each power in terms must be 1 or a positive even integer, got {power}.")
-        total += 3 * power * abs(alpha) * norm**power
+        with np.errstate(over="ignore"):
+            total += 3 * power * abs(alpha) * float(np.float64(norm) ** power)
     return total
 
 
-def _check_probability(delta: float) -> None:
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be between 0 and 1, got {delta}.")
+def _probability(delta: float) -> float:
+    return check_number("delta", delta, positive=True, below=1.0)
+
+
+def _count(name: str, value: int) -> int:
+    return check_count(name, value, most=MOST)

@@ -1,5 +1,6 @@
 """Functions that fit asymptotic exponents and leading corrections, and estimate the number of seeds needed."""
 
+from collections.abc import Callable
 from math import ceil
 from typing import NamedTuple
 
@@ -7,7 +8,8 @@ import numpy as np
 import scipy  # SciPy imports its submodules on first use
 from jaxtyping import Float, Num
 
-from lazynet.theory._fits import Fit, half_width, log_mean_variances
+from lazynet.arguments import check_count, check_number, described
+from lazynet.theory._fits import Fit, check_ends, check_widths_and_values, half_width, log_mean_variances
 
 # Grid of values of t, the logarithm of 1 + b m^(-q) at the smallest width m. At the ends of the grid, the leading term
 # a m^p is about 10^5 times larger or smaller than the mean at this width. Outside the grid, the fitted means at the
@@ -15,6 +17,9 @@ from lazynet.theory._fits import Fit, half_width, log_mean_variances
 LOGS = np.linspace(-12.0, 12.0, 2401)
 # Smallest and largest possible values of q, the power of the correction, if q is fitted.
 POWERS = (0.25, 2.0)
+# Smallest and largest power of the correction that may be given, and the largest number of seeds that is estimated.
+LEAST_POWER, MOST_POWER = 0.01, 10.0
+MOST_SEEDS = 10**15
 # Sums of squares that differ by less than this amount are considered equal, to allow for rounding errors.
 ROUNDING = 1e-26
 
@@ -77,6 +82,10 @@ def fit_correction(
         The fit. All fields are NaN if there are too few widths or a mean is not positive. `low` and `high` are NaN if
         there is only one seed, unless the means do not determine p.
 
+    Raises:
+        ValueError: If the widths are not distinct positive numbers, if the values do not match the widths, or if the
+            power is not between 0.01 and 10.
+
     >>> import numpy as np
     >>> from lazynet.theory import fit_correction
     >>> widths = np.array([64, 256, 1024, 4096])
@@ -84,10 +93,15 @@ def fit_correction(
     >>> round(fit_correction(widths, values).exponent, 2)
     -0.5
     """
+    if power is not None:
+        power = check_number("power", power, positive=True, maximum=MOST_POWER)
+        if power < LEAST_POWER:
+            raise ValueError(f"power must be between {LEAST_POWER} and {MOST_POWER:g}, got {power}.")
+    widths, values = check_widths_and_values(widths, values)
     order = np.argsort(widths)
-    widths, values = np.asarray(widths, float)[order], np.asarray(values, float)[order]
+    widths, values = widths[order], values[order]
     means = values.mean(axis=1)
-    if len(widths) < (5 if power is None else 4) or not np.all(means > 0):
+    if len(widths) < (5 if power is None else 4) or not np.all((means > 0) & np.isfinite(means)):
         return Correction(*[np.nan] * 6)
     profile = _fitted_power(widths, np.log(means)) if power is None else _Profile(widths, np.log(means), power)
     several = values.shape[1] > 1
@@ -150,8 +164,7 @@ class _Profile:
         # At a minimum, the derivative of the sum of squares changes from negative to positive. `values` has the
         # opposite sign, so it changes from positive to negative.
         minima = [
-            scipy.optimize.brentq(self.gradient, LOGS[i], LOGS[i + 1], xtol=1e-14)
-            for i in np.flatnonzero((values[:-1] >= 0) & (values[1:] < 0))
+            _root(self.gradient, LOGS[i], LOGS[i + 1]) for i in np.flatnonzero((values[:-1] >= 0) & (values[1:] < 0))
         ]
         fits = [(t, *self.fit(t)) for t in (*minima, LOGS[0], LOGS[-1])]
         squares = np.array([np.sum(residuals**2) for *_, residuals in fits])
@@ -179,7 +192,7 @@ class _Profile:
         first, last = int(before[-1]), int(after[0])
         inner = grid[first + 1 : last]
         if excess(t) < 0:
-            ends = [scipy.optimize.brentq(excess, *pair) for pair in ((grid[first], inner[0]), (inner[-1], grid[last]))]
+            ends = [_root(excess, *pair) for pair in ((grid[first], inner[0]), (inner[-1], grid[last]))]
             inner = np.append(inner, ends)
         found = self.restricted(inner)
         return float(found.min()), float(found.max())
@@ -192,6 +205,14 @@ class _Profile:
         by_t = self.slopes(t)[0]
         centered = by_t - by_t.mean(axis=-1, keepdims=True)
         return np.asarray(np.sum(centered * (self._logs - self.correction(t)), axis=-1) / (centered @ self._x))
+
+
+def _root(function: Callable[[float], np.ndarray], low: float, high: float) -> float:
+    """Return a root of a function that changes sign between two points, up to rounding errors in its values."""
+    at_low, at_high = float(function(low)), float(function(high))
+    if at_low * at_high > 0:
+        return low if abs(at_low) < abs(at_high) else high
+    return float(scipy.optimize.brentq(function, low, high, xtol=1e-14))
 
 
 def _weights_beside(x: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -236,17 +257,23 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         Number of seeds, rounded up.
 
     Raises:
-        ValueError: If the fit has no bounded interval, or if `half_width` is not positive.
+        ValueError: If `fit` is not a `Fit` or `Correction` with a bounded interval, if `seeds` is less than 2, or if
+            `half_width` is not positive.
 
     >>> from lazynet.theory import Fit, seeds_needed
     >>> seeds_needed(Fit(-0.5, -0.55, -0.45, -0.5), seeds=4, half_width=0.01)
     100
     """
-    if not half_width > 0:
-        raise ValueError(f"half_width must be positive, got {half_width}.")
-    if not np.isfinite([fit.low, fit.high]).all():
+    half_width, seeds = check_number("half_width", half_width, positive=True), check_count("seeds", seeds, 2)
+    if not isinstance(fit, Fit | Correction):
+        raise ValueError(f"fit must be the result of fit_exponent or fit_correction, got {described(fit)}.")
+    low, high = check_ends(fit)
+    if not np.isfinite([low, high]).all():
         raise ValueError(
             f"fit must have a bounded confidence interval, got [{fit.low}, {fit.high}]. Use at least two "
             "seeds, and choose widths at which the correction is small."
         )
-    return ceil(seeds * ((fit.high - fit.low) / 2 / half_width) ** 2 - 1e-9)
+    needed = seeds * np.square((high - low) / 2 / half_width) - 1e-9
+    if not needed < MOST_SEEDS:
+        raise ValueError(f"half_width must be large enough to need fewer than 10^15 seeds, got {half_width}.")
+    return ceil(needed)

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+from lazynet.arguments import as_number, check_choice, check_count, described
 from lazynet.networks import PARAMETRIZATIONS, Parametrization
 
 Relation = Literal["equal", "at most"]
@@ -119,11 +120,22 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     Returns:
         A list of predicted exponents, which may be empty.
 
+    Raises:
+        ValueError: If `scaling` is not a `Scaling`, or if one of its exponents is not a number, its `train` is unknown
+            or its `depth` is not a positive integer.
+
     >>> from lazynet.theory import Scaling, predicted_exponents
     >>> ntk = Scaling(init=0.0, output=0.0, learning_rate=0.0, symmetric=True, homogeneous=True, train="hidden")
     >>> predicted_exponents(ntk)[1]
     Prediction(quantity='relative_displacement', relation='equal', exponent=-0.5)
     """
+    if not isinstance(scaling, Scaling):
+        raise ValueError(f"scaling must be a lazynet.theory.Scaling, got {described(scaling)}.")
+    for name in ("init", "output", "learning_rate"):
+        if as_number(getattr(scaling, name)) is None:
+            raise ValueError(f"{name} in scaling must be a number, got {described(getattr(scaling, name))}.")
+    check_choice("train in scaling", scaling.train, ("hidden", "readout", "both"))
+    check_count("depth in scaling", scaling.depth)
     preactivations, start_exponent, arrays = layer_exponents(scaling)
     fixed = max(map(abs, preactivations)) <= ROUNDING
     if not (fixed or scaling.homogeneous):

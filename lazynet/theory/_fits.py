@@ -1,12 +1,14 @@
 """Width exponents fitted to means over seeds, with confidence intervals from the spread over seeds."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float, Num
 from scipy.special import stdtrit
 
+from lazynet.arguments import as_number, check_choice, check_number, described
+from lazynet.arrays import float64_array
 from lazynet.theory._exponents import Relation
 
 CONFIDENCE = 0.95
@@ -48,13 +50,16 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
     Returns:
         The fit. All fields are NaN if there are fewer than two widths or a mean is not positive.
 
+    Raises:
+        ValueError: If the widths are not distinct positive numbers, or if the values do not match the widths.
+
     >>> import numpy as np
     >>> from lazynet.theory import fit_exponent
     >>> widths = np.array([64, 256, 1024])
     >>> round(fit_exponent(widths, 3 * widths[:, None] ** -0.5).exponent, 6)
     -0.5
     """
-    widths, rows = _usable(widths, values)
+    widths, rows = _usable(*check_widths_and_values(widths, values))
     means = np.array([row.mean() for row in rows])
     if len(widths) < 2 or (means <= 0).any():
         return Fit(np.nan, np.nan, np.nan, np.nan)
@@ -70,6 +75,28 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
     low = -np.inf if (vanishing > 0).any() else exponent - half
     high = np.inf if (vanishing < 0).any() else exponent + half
     return Fit(exponent, low, high, local)
+
+
+def check_widths_and_values(widths: Any, values: Any) -> tuple[Float[np.ndarray, " w"], Float[np.ndarray, "w s"]]:
+    """Return widths and values as float64 arrays.
+
+    Args:
+        widths: Widths, shape (w,).
+        values: Values at w widths for s seeds, shape (w, s), possibly NaN.
+
+    Raises:
+        ValueError: If the widths are not distinct, positive and finite, or if the values do not match the widths.
+    """
+    found, of_seeds = float64_array("widths", widths), float64_array("values", values)
+    if found.ndim != 1 or not (np.isfinite(found) & (found > 0)).all():
+        raise ValueError(f"widths must be a list of positive numbers, got {described(widths)}.")
+    if len(np.unique(found)) < len(found):
+        raise ValueError(f"widths must be distinct, got {found.tolist()}.")
+    if of_seeds.ndim != 2 or len(of_seeds) != len(found) or not of_seeds.size:
+        raise ValueError(
+            f"values must be an array of shape ({len(found)}, seeds) to match widths, got {described(values)}."
+        )
+    return found, of_seeds
 
 
 def bends_down(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]) -> bool:
@@ -145,17 +172,41 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
         "holds" if the whole interval agrees with the prediction to within the band, "fails" if the whole interval
         contradicts it, and "undecided" otherwise, including when there is no interval.
 
+    Raises:
+        ValueError: If `fit` is not a `Fit`, if `relation` is unknown, if `predicted` is not a finite number, or if
+            `band` is negative.
+
     >>> from lazynet.theory import Fit, judge
     >>> judge(Fit(-0.5, -0.55, -0.45, -0.5), "equal", predicted=-0.5, band=0.1)
     'holds'
     """
-    if np.isnan([fit.low, fit.high]).any():
+    if not isinstance(fit, Fit):
+        raise ValueError(f"fit must be a lazynet.theory.Fit, got {described(fit)}.")
+    check_choice("relation", relation, get_args(Relation))
+    number = as_number(predicted)
+    if number is None or not np.isfinite(number):
+        raise ValueError(f"predicted must be a finite number, got {described(predicted)}.")
+    band = check_number("band", band)
+    low, high = check_ends(fit)
+    if np.isnan([low, high]).any():
         return "undecided"
     if relation == "at most":
-        return "holds" if fit.high <= predicted + band else "fails" if fit.low > predicted + band else "undecided"
-    if predicted - band <= fit.low and fit.high <= predicted + band:
+        return "holds" if high <= number + band else "fails" if low > number + band else "undecided"
+    if number - band <= low and high <= number + band:
         return "holds"
-    return "fails" if fit.high < predicted - band or fit.low > predicted + band else "undecided"
+    return "fails" if high < number - band or low > number + band else "undecided"
+
+
+def check_ends(fit: Any) -> tuple[float, float]:
+    """Return the ends of the interval of a `Fit` or `Correction`.
+
+    Raises:
+        ValueError: If an end is not a number; NaN and infinity are allowed.
+    """
+    low, high = as_number(fit.low), as_number(fit.high)
+    if low is None or high is None:
+        raise ValueError(f"low and high in fit must be numbers, got {described(fit.low)} and {described(fit.high)}.")
+    return low, high
 
 
 def slope_weights(widths: Num[np.ndarray, " w"]) -> Float[np.ndarray, " w"]:

@@ -1,6 +1,7 @@
 """Test the bounds of Arora et al. 2019 against the quantities that they bound."""
 
 import jax
+import mpmath
 import numpy as np
 import pytest
 from marks import slow_unless
@@ -118,12 +119,12 @@ def test_the_shares_of_delta_sum_to_at_most_delta():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"movement": -1.0}, "movement must be finite and nonnegative"),
+        ({"movement": -1.0}, "movement must be a number between 0 and 1e"),
         ({"movement": np.inf}, "movement"),
-        ({"delta": 1.0}, "delta must be between 0 and 1"),
+        ({"delta": 1.0}, "delta must be a positive number below 1"),
         ({"width": 100}, "width and radius must be given together"),
         ({"radius": 1.0}, "width and radius"),
-        ({"width": 100, "radius": 0.1}, "radius must be finite, positive"),
+        ({"width": 100, "radius": 0.1}, "radius must be at least movement / sqrt"),
         ({"width": 100, "radius": np.inf}, "radius"),
     ],
 )
@@ -149,6 +150,16 @@ def test_the_unseen_share_of_a_power(power, dim):
     remainder = y - z * np.sum(weights * y * z) / np.sum(weights * z**2) if power % 2 else 0 * z
     expected = np.sqrt(np.sum(weights * remainder**2) / np.sum(weights * y**2))
     assert unseen_share(power, dim) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_unseen_share_of_large_powers_and_dimensions():
+    # In one dimension, every odd power is linear on the sphere.
+    assert unseen_share(999, 1) == 0.0
+    with mpmath.workdps(30):
+        for power, dim in ((99, 3), (999, 10**6), (5, 10**15)):
+            moments = [mpmath.rf(0.5, k) / mpmath.rf(mpmath.mpf(dim) / 2, k) for k in (1, (power + 1) // 2, power)]
+            expected = mpmath.sqrt(1 - moments[1] ** 2 / (moments[0] * moments[2]))
+            assert unseen_share(power, dim) == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_the_kernel_has_no_odd_harmonics_except_linear_ones():
@@ -178,12 +189,12 @@ def test_the_norm_of_sums_of_powers_stays_below_its_bound(dim):
     a = rng.normal(size=(dim, dim))
     a += a.T
     trace_norm = np.abs(np.linalg.eigvalsh(a)).sum()
-    form = power_bound((value, 1.0, 2) for value in np.linalg.eigvalsh(a))
+    form = power_bound([(value, 1.0, 2) for value in np.linalg.eigvalsh(a)])
     assert form == pytest.approx(6 * trace_norm)
     assert norm(np.einsum("ni,ij,nj->n", x, a, x)) <= form
     # The series cos(z) - 1 = sum_(j >= 1) (-1)^j z^(2j) / (2j)! has the bound 3 b sinh(b), where b = |gamma|.
     factorials = np.cumprod(np.arange(1, 31, dtype=float))
-    cosine = power_bound(((-1) ** j / factorials[2 * j - 1], 0.7, 2 * j) for j in range(1, 15))
+    cosine = power_bound([((-1) ** j / factorials[2 * j - 1], 0.7, 2 * j) for j in range(1, 15)])
     assert cosine == pytest.approx(3 * 0.7 * np.sinh(0.7))
     assert norm(np.cos(x @ gamma) - 1) <= cosine
 
@@ -195,9 +206,14 @@ def test_odd_powers_have_no_bound():
     norms = [np.sqrt(n / 2) * lz.complexity(KERNEL(x[:n]), x[:n, 0] ** 3) for n in (100, 400)]
     # The norm grows with the number of examples.
     assert norms[1] > 1.5 * norms[0]
-    for power in (0, 3, -2):
-        with pytest.raises(ValueError, match=r"^each power in terms must be 1 or a positive even integer"):
+    with pytest.raises(ValueError, match=r"^each power in terms must be 1 or a positive even integer, got 3"):
+        power_bound([(1.0, 1.0, 3)])
+    for power in (0, -2):
+        with pytest.raises(ValueError, match=r"^each power in terms must be a positive integer"):
             power_bound([(1.0, 1.0, power)])
+    with pytest.raises(ValueError, match=r"^each norm in terms must be "):
+        power_bound([(1.0, -1.0, 1)])
+    assert power_bound([(1.0, 1e200, 2)]) == np.inf
     for bound in (lambda d: concentration_bound(np.eye(2), 3, d), lambda d: rademacher_bound(1, 1, 1.0, 1.0, delta=d)):
         with pytest.raises(ValueError, match=r"^delta "):
             bound(1.5)

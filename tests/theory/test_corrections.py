@@ -92,7 +92,19 @@ def test_the_number_of_seeds_for_an_interval():
     with pytest.raises(ValueError, match=r"^half_width must be positive"):
         seeds_needed(few, 8, 0.0)
     with pytest.raises(ValueError, match=r"^fit must have a bounded confidence interval"):
-        seeds_needed(Fit(-0.5, np.nan, np.nan, -0.5), 1, 0.1)
+        seeds_needed(Fit(-0.5, np.nan, np.nan, -0.5), 2, 0.1)
+    with pytest.raises(ValueError, match=r"^half_width must be large enough"):
+        seeds_needed(few, 8, 1e-30)
+
+
+def test_a_correction_that_rounding_hides_has_a_fit():
+    constant = np.ones((4, 2))
+    # At this power, the derivative of the squares is rounding noise.
+    assert fit_correction(np.array([1, 2, 4, 8]), constant, 0.01).exponent == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(ValueError, match=r"^power must be between 0\.01 and 10, got 1e-300"):
+        fit_correction(np.array([1, 2, 4, 8]), constant, 1e-300)
+    with pytest.raises(ValueError, match=r"^widths must be distinct"):
+        fit_correction(np.array([1, 2, 2, 8]), constant)
 
 
 @pytest.fixture(scope="module")

@@ -178,3 +178,9 @@ def test_the_displacement_of_adam_is_not_predicted():
     assert [row.quantity for row in lz.verify(result).rows] == ["initial_kernel_error"]
     moved = result.displacement.isel(step=-1).mean("seed").values
     assert moved[1] > 1.5 * moved[0]
+
+
+@pytest.mark.parametrize(("name", "value"), [("init", "large"), ("output", None), ("train", "all"), ("depth", 0)])
+def test_a_scaling_with_wrong_entries_is_refused(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} in scaling must be "):
+        predicted_exponents(NTK._replace(**{name: value}))
