@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +283,9 @@ VALID: dict[str, Callable[[], Any]] = {
     "kernels": lambda: np.stack([KERNEL, 2 * KERNEL]),
     "measures.effective_rank.values": lambda: np.array([2.0, 1.0]),
     "a": lambda: X,
+    "measures.leading_values.values": lambda: np.array([2.0, 1.0]),
     "measures.unregister_quantity.name": lambda: "largest_weight",
+    "networks.weights.name": lambda: "hidden",
     "Adapted.apply.variables": lambda: dict(adapted().init(jax.random.key(0), jnp.asarray(X, jnp.float32))),
 }
 # Optional arguments that keep valid calls small or quiet.
@@ -299,17 +302,24 @@ SMALL: dict[str, dict[str, Callable[[], Any]]] = {
     "train": {},
     "mode_residuals": {"seeds": lambda: 2},
 }
-# Measures that users call themselves; the others are called by studies, in traced functions.
-MEASURES = (
-    "catalog",
-    "effective_rank",
-    "kernel_distance",
-    "kernel_velocity",
-    "label_alignment",
-    "reference",
-    "singular_values",
-    "unregister_quantity",
-)
+# Functions that users and papers call by the name of their room. Studies call the other functions of these rooms.
+ROOMS = {
+    "data": ("list_datasets", "unit_rows"),
+    "kernels": ("largest_eigenvalue", "spectrum"),
+    "measures": (
+        "catalog",
+        "effective_rank",
+        "kernel_distance",
+        "kernel_velocity",
+        "label_alignment",
+        "leading_values",
+        "reference",
+        "singular_values",
+        "unregister_quantity",
+    ),
+    "networks": ("weights",),
+    "studies": ("sweep.population_bounds", "sweep.speed_gap"),
+}
 # Classes whose instances lazynet creates and users only read; their constructors are not called.
 MADE = ("Ensemble", "Run", "Separation", "Trajectory", "Verdict")
 
@@ -331,8 +341,9 @@ def targets() -> Iterator[tuple[str, Callable[..., Any]]]:
         value = getattr(lz.theory, name)
         if inspect.isfunction(value):
             yield f"theory.{name}", value
-    for name in MEASURES:
-        yield f"measures.{name}", getattr(lz.measures, name)
+    for room, names in ROOMS.items():
+        for name in names:
+            yield f"{room}.{name}", attrgetter(f"{room}.{name}")(lz)
     made: dict[str, Callable[[], Any]] = {
         "TwoLayer": network,
         "Dataset": data,

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from lazynet.arguments import check_path, described
 from lazynet.data._files import CHECKSUMS, IDX_FILES, SIZES, cache_folder, check_name
 from lazynet.data._formats import read_bytes
 
@@ -126,8 +127,8 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
         The folder that contains the four uncompressed files.
 
     Raises:
-        ValueError: If `name` is neither "mnist" nor "fashion-mnist", or if a downloaded file is damaged, in which case
-            the file is discarded.
+        ValueError: If `name` is neither "mnist" nor "fashion-mnist", if `cache` is not a path, if `base_url` is not a
+            string, or if a downloaded file is damaged, in which case the file is discarded.
         FileNotFoundError: If the download fails.
 
     >>> fetch_dataset("digits")
@@ -135,7 +136,9 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
     ValueError: name must be 'mnist' or 'fashion-mnist', got 'digits'. Other data sets cannot be downloaded.
     """
     check_name(name, tuple(ADDRESSES), " Other data sets cannot be downloaded.")
-    folder = (cache_folder() if cache is None else Path(cache).expanduser()) / name
+    folder = (cache_folder() if cache is None else check_path("cache", cache)) / name
+    if not isinstance(base_url, str | None):
+        raise ValueError(f"base_url must be a string, got {described(base_url)}.")
     base = ADDRESSES[name] if base_url is None else base_url.rstrip("/") + "/"
     for file, checksum, size in zip(IDX_FILES, CHECKSUMS[name], SIZES, strict=True):
         target = folder / file

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from lazynet.arguments import check_number
 from lazynet.kernels._halves import TOGETHER
 from lazynet.kernels._operators import KernelOperator
-from lazynet.kernels._spectrum import largest_of_matrix, tiles
+from lazynet.kernels._spectrum import check_kernel, largest_of_matrix, tiles
 from lazynet.kernels._threads import in_threads, narrow_products
 from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
@@ -248,11 +248,14 @@ def largest_eigenvalue(k: SquareKernel | KernelOperator) -> float:
     Returns:
         The largest eigenvalue.
 
+    Raises:
+        ValueError: If `k` is neither an operator nor a finite symmetric matrix.
+
     >>> largest_eigenvalue(np.diag([1.0, 3.0]))
     3.0
     """
     if not isinstance(k, KernelOperator):
-        return largest_of_matrix(k)
+        return largest_of_matrix(check_kernel(k))
     process = Lanczos(k, with_random_columns(np.zeros((k.n, 0))))
     with narrow_products():
         while True:

@@ -162,8 +162,9 @@ def spectrum(k: SquareKernel) -> Spectrum:
     >>> spectrum(np.diag([3.0, 1.0])).values
     array([1., 3.])
     """
-    check_memory(f"The eigendecomposition of a kernel of {len(k)} rows", eigenvectors_bytes(len(k)))
-    return Spectrum(*scipy.linalg.eigh(check_kernel(k), driver="evd", check_finite=False))
+    matrix = check_kernel(k)
+    check_memory(f"The eigendecomposition of a kernel of {len(matrix)} rows", eigenvectors_bytes(len(matrix)))
+    return Spectrum(*scipy.linalg.eigh(matrix, driver="evd", check_finite=False))
 
 
 def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjections:

@@ -40,12 +40,17 @@ def leading_values(values: Float[AnyArray, " r"]) -> int:
     Returns:
         The number of leading values.
 
+    Raises:
+        ValueError: If `values` is not a nonempty list of nonnegative numbers in descending order.
+
     >>> import numpy as np
     >>> from lazynet.measures import leading_values
     >>> leading_values(np.array([5.0, 4.0, 0.1, 0.09]))
     2
     """
-    values = float64_array("values", values)
+    values = _check_singular_values(values)
+    if (np.diff(values) > 0).any():
+        raise ValueError("values must be in descending order.")
     values = values[values > 1e-7 * values[0]]
     return int(np.argmax(values[:-1] / values[1:])) + 1 if len(values) > 1 else len(values)
 
@@ -61,13 +66,23 @@ def effective_rank(values: Float[AnyArray, " r"]) -> float:
     Returns:
         A number between 1 and r, or NaN if all values are zero.
 
+    Raises:
+        ValueError: If `values` is not a nonempty list of nonnegative numbers.
+
     >>> import numpy as np
     >>> from lazynet.measures import effective_rank
     >>> round(effective_rank(np.array([3.0, 3.0, 0.0])), 6)
     2.0
     """
-    values = float64_array("values", values)
+    values = _check_singular_values(values)
     if not values.any():
         return np.nan
     p = values[values > 0] / values.sum()
     return float(np.exp(-np.sum(p * np.log(p))))
+
+
+def _check_singular_values(values: AnyArray) -> Float[np.ndarray, " r"]:
+    array = float64_array("values", values)
+    if array.ndim != 1 or not array.size or not (np.isfinite(array) & (array >= 0)).all():
+        raise ValueError(f"values must be a nonempty list of nonnegative numbers, got {described(values)}.")
+    return array

@@ -1,6 +1,6 @@
 """The two-layer network, as a flax module."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from math import sqrt
 from typing import Any
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Num
 
-from lazynet.arguments import calls_of, check_choice, check_count, check_flag, check_number
+from lazynet.arguments import calls_of, check_choice, check_count, check_flag, check_number, described
 from lazynet.arrays import floats
 from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import PARAMETRIZATIONS
@@ -203,9 +203,16 @@ def weights(variables: Variables, name: str) -> AnyArray:
         The array.
 
     Raises:
-        KeyError: If the variables contain no array with this name.
+        ValueError: If the variables contain no array with this name.
     """
-    return variables["params"][name] if name in variables["params"] else variables["fixed"][name]
+    collections = [variables.get(part, {}) for part in ("params", "fixed")] if isinstance(variables, Mapping) else []
+    for arrays in collections:
+        if isinstance(name, str) and name in arrays:
+            return arrays[name]
+    names = [key for arrays in collections for key in arrays]
+    if not names:
+        raise ValueError(f"variables must contain trained or fixed arrays, got {described(variables)}.")
+    raise ValueError(f"name must be one of {', '.join(map(str, names))}, got {described(name)}.")
 
 
 @traits.register(SingleHidden)

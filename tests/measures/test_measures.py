@@ -150,6 +150,12 @@ def test_effective_rank():
     assert measures.effective_rank(10 * p) == pytest.approx(np.prod(p**-p))
     assert measures.effective_rank(np.array([5.0])) == 1
     assert np.isnan(measures.effective_rank(np.zeros(3)))
+    # A negative value would make the entropy a wrong number.
+    for refuses in (measures.effective_rank, measures.leading_values):
+        with pytest.raises(ValueError, match=r"^values must be a nonempty list of nonnegative numbers"):
+            refuses(np.array([3.0, -1.0]))
+    with pytest.raises(ValueError, match=r"^values must be in descending order"):
+        measures.leading_values(np.array([1.0, 3.0]))
 
 
 def test_an_unknown_prediction_is_neither_right_nor_wrong():

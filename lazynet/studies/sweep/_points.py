@@ -7,12 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from lazynet.arguments import described
 from lazynet.measures import catalog
 from lazynet.typing import DataArray, Result
 
 
 def axes_of(result: Result) -> list[str]:
-    """Return the names of a result's axes other than width and seed."""
+    """Return the names of a result's axes other than width and seed.
+
+    Raises:
+        ValueError: If `result` is not the result of a sweep.
+    """
+    _check_dataset(result)
+    if "settings" not in result.attrs:
+        raise ValueError("result must be the result of lazynet.sweep, but its attributes have no settings.")
     return [name for name in json.loads(result.attrs["settings"]).get("axes", {}) if name in result.dims]
 
 
@@ -23,8 +31,10 @@ def ordered(result: Result) -> Result:
     be in a different order.
 
     Raises:
-        ValueError: If a coordinate is missing, or if a width, seed or step occurs more than once.
+        ValueError: If `result` is not a Dataset, if a coordinate is missing, or if a width, seed or step occurs more
+            than once.
     """
+    _check_dataset(result)
     for name in ("width", "seed", "step"):
         if name not in result.coords:
             raise ValueError(f"result must have the coordinates width, seed and step, but {name} is missing.")
@@ -41,6 +51,13 @@ def ordered(result: Result) -> Result:
         if (np.diff(values) < 0).any():
             result = result.sortby(name)
     return result
+
+
+def _check_dataset(result: Any) -> None:
+    import xarray
+
+    if not isinstance(result, xarray.Dataset):
+        raise ValueError(f"result must be the result of lazynet.sweep (an xarray.Dataset), got {described(result)}.")
 
 
 def while_training(result: Result) -> DataArray:

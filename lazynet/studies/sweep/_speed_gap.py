@@ -33,12 +33,12 @@ def speed_gap(result: Result) -> DataArray:
     >>> bool(gap[1] < gap[0])
     True
     """
+    result = ordered(result)
     if "kernel_train_loss" not in result:
         raise ValueError(
             "result must contain the variable kernel_train_loss, but it is missing. To include it, train with plain "
             "full-batch sgd on the squared loss."
         )
-    result = ordered(result)
     gap = abs(result.residual_norm - np.sqrt(2 * result.kernel_train_loss))
     # The prediction keeps changing after a network has stopped, so exclude later snapshots from the maximum.
     gap = gap.where(while_training(result) | gap.isnull(), 0.0)
