@@ -249,7 +249,7 @@ def largest_eigenvalue(k: SquareKernel | KernelOperator) -> float:
         The largest eigenvalue.
 
     Raises:
-        ValueError: If `k` is neither an operator nor a finite symmetric matrix.
+        ValueError: If `k` is neither a `KernelOperator` nor a symmetric matrix of finite numbers.
 
     >>> largest_eigenvalue(np.diag([1.0, 3.0]))
     3.0

@@ -163,7 +163,7 @@ def spectrum(k: SquareKernel) -> Spectrum:
     array([1., 3.])
     """
     matrix = check_kernel(k)
-    check_memory(f"The eigendecomposition of a kernel of {len(matrix)} rows", eigenvectors_bytes(len(matrix)))
+    check_memory(f"The eigendecomposition of a kernel with {len(matrix)} rows", eigenvectors_bytes(len(matrix)))
     return Spectrum(*scipy.linalg.eigh(matrix, driver="evd", check_finite=False))
 
 

@@ -29,7 +29,7 @@ def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]
         A scalar, which is 0 if one kernel is a positive multiple of the other.
 
     Raises:
-        ValueError: If a kernel is not a nonempty matrix of real numbers, or if their shapes differ.
+        ValueError: If either kernel is not a nonempty matrix of real numbers, or if the kernels have different shapes.
 
     >>> import numpy as np
     >>> from lazynet.measures import kernel_distance
@@ -53,14 +53,17 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
         Velocities, a NumPy float64 array of shape (s - 1,).
 
     Raises:
-        ValueError: If the kernels are not an array of shape (s, n1, n2) of finite numbers, or if the times are not s
-            numbers in ascending order.
+        ValueError: If `kernels` is not a nonempty array of shape (s, n1, n2), or if `times` is not an array of s finite
+            numbers in strictly ascending order.
     """
     kernels, times = float64_array("kernels", kernels), float64_array("times", times)
     if kernels.ndim != 3 or not kernels.size:
         raise ValueError(f"kernels must be a nonempty array of shape (s, n1, n2), got {described(kernels)}.")
     if times.shape != kernels.shape[:1] or not (np.diff(times) > 0).all() or not np.isfinite(times).all():
-        raise ValueError(f"times must be {len(kernels)} finite numbers in ascending order, got {described(times)}.")
+        raise ValueError(
+            f"times must have shape ({len(kernels)},) to match kernels, with finite numbers in strictly ascending "
+            f"order, got {described(times)}."
+        )
     directions = kernels / np.linalg.norm(kernels, axis=(1, 2), keepdims=True)
     return np.sum(np.diff(directions, axis=0) ** 2, axis=(1, 2)) / 2 / np.diff(times)
 

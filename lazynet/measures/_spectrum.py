@@ -41,7 +41,8 @@ def leading_values(values: Float[AnyArray, " r"]) -> int:
         The number of leading values.
 
     Raises:
-        ValueError: If `values` is not a nonempty list of nonnegative numbers in descending order.
+        ValueError: If `values` is not a nonempty one-dimensional array of finite nonnegative numbers in
+            descending order.
 
     >>> import numpy as np
     >>> from lazynet.measures import leading_values
@@ -67,7 +68,7 @@ def effective_rank(values: Float[AnyArray, " r"]) -> float:
         A number between 1 and r, or NaN if all values are zero.
 
     Raises:
-        ValueError: If `values` is not a nonempty list of nonnegative numbers.
+        ValueError: If `values` is not a nonempty one-dimensional array of finite nonnegative numbers.
 
     >>> import numpy as np
     >>> from lazynet.measures import effective_rank
@@ -84,5 +85,7 @@ def effective_rank(values: Float[AnyArray, " r"]) -> float:
 def _check_singular_values(values: AnyArray) -> Float[np.ndarray, " r"]:
     array = float64_array("values", values)
     if array.ndim != 1 or not array.size or not (np.isfinite(array) & (array >= 0)).all():
-        raise ValueError(f"values must be a nonempty list of nonnegative numbers, got {described(values)}.")
+        raise ValueError(
+            f"values must be a nonempty one-dimensional array of finite nonnegative numbers, got {described(values)}."
+        )
     return array

@@ -203,7 +203,7 @@ def weights(variables: Variables, name: str) -> AnyArray:
         The array.
 
     Raises:
-        ValueError: If the variables contain no array with this name.
+        ValueError: If `variables` contains no arrays, or if none of its arrays has this name.
     """
     collections = [variables.get(part, {}) for part in ("params", "fixed")] if isinstance(variables, Mapping) else []
     for arrays in collections:
@@ -211,8 +211,10 @@ def weights(variables: Variables, name: str) -> AnyArray:
             return arrays[name]
     names = [key for arrays in collections for key in arrays]
     if not names:
-        raise ValueError(f"variables must contain trained or fixed arrays, got {described(variables)}.")
-    raise ValueError(f"name must be one of {', '.join(map(str, names))}, got {described(name)}.")
+        raise ValueError(
+            f"variables must be a mapping with arrays under 'params' or 'fixed', got {described(variables)}."
+        )
+    raise ValueError(f"name must be the name of an array ({', '.join(map(str, names))}), got {described(name)}.")
 
 
 @traits.register(SingleHidden)

@@ -7,7 +7,7 @@ from lazynet.arguments import check_count, described
 from lazynet.arrays import float64_array
 from lazynet.theory._fits import CONFIDENCE
 
-# Largest number of examples. The number of errors must be exact in float64.
+# Largest number of examples accepted. Up to this limit, the number of errors is exact in float64.
 MOST = 10**15
 
 
@@ -25,7 +25,8 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
         Lower and upper ends of the intervals, each with the same shape as `error` and with NaN for missing values.
 
     Raises:
-        ValueError: If an error rate is not between 0 and 1, or if `n` is not a positive integer.
+        ValueError: If an error rate that is not NaN is not between 0 and 1, or if `n` is not an integer between 1 and
+            10^15.
 
     >>> import numpy as np
     >>> from lazynet.theory import binomial_interval

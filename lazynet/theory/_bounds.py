@@ -13,7 +13,7 @@ from lazynet.arguments import as_number, check_count, check_flag, check_number, 
 from lazynet.arrays import float64_array
 from lazynet.typing import AnyArray
 
-# Largest numbers of examples and units, largest distance and largest power that the bounds accept.
+# Largest values accepted for counts, for distances, and for powers.
 MOST = 10**15
 FARTHEST = 1e100
 MOST_POWER = 1000
@@ -38,7 +38,8 @@ def neuron_movement_bound(
         `lambda_min` is zero or negative, and NaN if `lambda_min` is NaN.
 
     Raises:
-        ValueError: If an argument is not a number, or if `n` or `width` is not positive.
+        ValueError: If `n` is not a positive number, if `width` is not a positive integer, if `residual_norm` does not
+            consist of numbers, or if `lambda_min` is not a number (NaN is allowed).
 
     >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
@@ -247,7 +248,7 @@ def population_bound(
         return generalization_bound(train_loss, ball / np.sqrt(2 * n), n, share)
     if width is None or radius is None:
         raise ValueError(
-            f"width and radius must be given together or both be omitted, got {described(width)} and "
+            f"width and radius must either both be given or both be omitted, got {described(width)} and "
             f"{described(radius)}."
         )
     width, radius = _count("width", width), check_number("radius", radius, positive=True, maximum=FARTHEST)
@@ -276,7 +277,7 @@ def unseen_share(power: int, dim: int) -> float:
         Root mean square of the part that the kernel cannot learn, divided by the root mean square of the function.
 
     Raises:
-        ValueError: If `power` is not a nonnegative integer, or if `dim` is not a positive integer.
+        ValueError: If `power` is not an integer between 0 and 1000, or if `dim` is not a positive integer.
 
     >>> from lazynet.theory import unseen_share
     >>> round(unseen_share(3, 3), 12), unseen_share(4, 3)
@@ -309,8 +310,8 @@ def power_bound(terms: Sequence[tuple[float, float, int]]) -> float:
         Bound on sqrt(y' H^-1 y).
 
     Raises:
-        ValueError: If `terms` is not a list of triples of numbers, or if a power is neither 1 nor a positive even
-            number.
+        ValueError: If `terms` is not a list of triples of finite numbers, if a norm is negative, or if a power is
+            neither 1 nor a positive even integer of at most 1000.
 
     >>> from lazynet.theory import power_bound
     >>> power_bound([(1.0, 1.0, 1), (0.5, 1.0, 4)])
@@ -321,7 +322,10 @@ def power_bound(terms: Sequence[tuple[float, float, int]]) -> float:
         entries = check_sequence("each term in terms", term, "three numbers")
         alpha = as_number(entries[0]) if len(entries) == 3 else None
         if alpha is None or not np.isfinite(alpha):
-            raise ValueError(f"each term in terms must be a list of three numbers, got {described(term)}.")
+            raise ValueError(
+                "each term in terms must be a tuple (alpha, norm of beta, power) of finite numbers, got "
+                f"{described(term)}."
+            )
         norm = check_number("each norm in terms", entries[1])
         power = check_count("each power in terms", entries[2], 1, MOST_POWER)
         if power > 1 and power % 2:

@@ -17,7 +17,8 @@ from lazynet.theory._fits import Fit, check_ends, check_widths_and_values, half_
 LOGS = np.linspace(-12.0, 12.0, 2401)
 # Smallest and largest possible values of q, the power of the correction, if q is fitted.
 POWERS = (0.25, 2.0)
-# Smallest and largest power of the correction that may be given, and the largest number of seeds that is estimated.
+# Smallest and largest power of the correction accepted by `fit_correction`, and the number of seeds from which on
+# `seeds_needed` raises an error.
 LEAST_POWER, MOST_POWER = 0.01, 10.0
 MOST_SEEDS = 10**15
 # Sums of squares that differ by less than this amount are considered equal, to allow for rounding errors.
@@ -208,7 +209,10 @@ class _Profile:
 
 
 def _root(function: Callable[[float], np.ndarray], low: float, high: float) -> float:
-    """Return a root of a function that changes sign between two points, up to rounding errors in its values."""
+    """Return a root of a function between two points at which its values have opposite signs.
+
+    If rounding errors give both values the same sign, the point whose value is closer to zero is returned.
+    """
     at_low, at_high = float(function(low)), float(function(high))
     if at_low * at_high > 0:
         return low if abs(at_low) < abs(at_high) else high
@@ -257,8 +261,8 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         Number of seeds, rounded up.
 
     Raises:
-        ValueError: If `fit` is not a `Fit` or `Correction` with a bounded interval, if `seeds` is less than 2, or if
-            `half_width` is not positive.
+        ValueError: If `fit` is not a `Fit` or `Correction` with a bounded interval, if `seeds` is not an integer of at
+            least 2, or if `half_width` is not positive or is so small that 10^15 or more seeds are needed.
 
     >>> from lazynet.theory import Fit, seeds_needed
     >>> seeds_needed(Fit(-0.5, -0.55, -0.45, -0.5), seeds=4, half_width=0.01)
@@ -266,7 +270,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     """
     half_width, seeds = check_number("half_width", half_width, positive=True), check_count("seeds", seeds, 2)
     if not isinstance(fit, Fit | Correction):
-        raise ValueError(f"fit must be the result of fit_exponent or fit_correction, got {described(fit)}.")
+        raise ValueError(f"fit must be a lazynet.theory.Fit or lazynet.theory.Correction, got {described(fit)}.")
     low, high = check_ends(fit)
     if not np.isfinite([low, high]).all():
         raise ValueError(
@@ -275,5 +279,5 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         )
     needed = seeds * np.square((high - low) / 2 / half_width) - 1e-9
     if not needed < MOST_SEEDS:
-        raise ValueError(f"half_width must be large enough to need fewer than 10^15 seeds, got {half_width}.")
+        raise ValueError(f"half_width must be large enough that fewer than 10^15 seeds are needed, got {half_width}.")
     return ceil(needed)

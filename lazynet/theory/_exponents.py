@@ -121,8 +121,8 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         A list of predicted exponents, which may be empty.
 
     Raises:
-        ValueError: If `scaling` is not a `Scaling`, or if one of its exponents is not a number, its `train` is unknown
-            or its `depth` is not a positive integer.
+        ValueError: If `scaling` is not a `Scaling`, if one of its exponents is not a number, if its `train` is not
+            "hidden", "readout" or "both", or if its `depth` is not a positive integer.
 
     >>> from lazynet.theory import Scaling, predicted_exponents
     >>> ntk = Scaling(init=0.0, output=0.0, learning_rate=0.0, symmetric=True, homogeneous=True, train="hidden")
@@ -133,9 +133,9 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         raise ValueError(f"scaling must be a lazynet.theory.Scaling, got {described(scaling)}.")
     for name in ("init", "output", "learning_rate"):
         if as_number(getattr(scaling, name)) is None:
-            raise ValueError(f"{name} in scaling must be a number, got {described(getattr(scaling, name))}.")
-    check_choice("train in scaling", scaling.train, ("hidden", "readout", "both"))
-    check_count("depth in scaling", scaling.depth)
+            raise ValueError(f"scaling.{name} must be a number, got {described(getattr(scaling, name))}.")
+    check_choice("scaling.train", scaling.train, ("hidden", "readout", "both"))
+    check_count("scaling.depth", scaling.depth)
     preactivations, start_exponent, arrays = layer_exponents(scaling)
     fixed = max(map(abs, preactivations)) <= ROUNDING
     if not (fixed or scaling.homogeneous):

@@ -78,7 +78,7 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
 
 
 def check_widths_and_values(widths: Any, values: Any) -> tuple[Float[np.ndarray, " w"], Float[np.ndarray, "w s"]]:
-    """Return widths and values as float64 arrays.
+    """Check widths and values, and return them as float64 arrays.
 
     Args:
         widths: Widths, shape (w,).
@@ -89,12 +89,12 @@ def check_widths_and_values(widths: Any, values: Any) -> tuple[Float[np.ndarray,
     """
     found, of_seeds = float64_array("widths", widths), float64_array("values", values)
     if found.ndim != 1 or not (np.isfinite(found) & (found > 0)).all():
-        raise ValueError(f"widths must be a list of positive numbers, got {described(widths)}.")
+        raise ValueError(f"widths must be a one-dimensional array of finite positive numbers, got {described(widths)}.")
     if len(np.unique(found)) < len(found):
         raise ValueError(f"widths must be distinct, got {found.tolist()}.")
     if of_seeds.ndim != 2 or len(of_seeds) != len(found) or not of_seeds.size:
         raise ValueError(
-            f"values must be an array of shape ({len(found)}, seeds) to match widths, got {described(values)}."
+            f"values must be a nonempty array of shape ({len(found)}, seeds) to match widths, got {described(values)}."
         )
     return found, of_seeds
 
@@ -173,8 +173,8 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
         contradicts it, and "undecided" otherwise, including when there is no interval.
 
     Raises:
-        ValueError: If `fit` is not a `Fit`, if `relation` is unknown, if `predicted` is not a finite number, or if
-            `band` is negative.
+        ValueError: If `fit` is not a `Fit`, if `relation` is neither "equal" nor "at most", if `predicted` is not a
+            finite number, or if `band` is negative.
 
     >>> from lazynet.theory import Fit, judge
     >>> judge(Fit(-0.5, -0.55, -0.45, -0.5), "equal", predicted=-0.5, band=0.1)
@@ -205,7 +205,7 @@ def check_ends(fit: Any) -> tuple[float, float]:
     """
     low, high = as_number(fit.low), as_number(fit.high)
     if low is None or high is None:
-        raise ValueError(f"low and high in fit must be numbers, got {described(fit.low)} and {described(fit.high)}.")
+        raise ValueError(f"fit.low and fit.high must be numbers, got {described(fit.low)} and {described(fit.high)}.")
     return low, high
 
 

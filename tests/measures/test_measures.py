@@ -152,7 +152,9 @@ def test_effective_rank():
     assert np.isnan(measures.effective_rank(np.zeros(3)))
     # A negative value would make the entropy a wrong number.
     for refuses in (measures.effective_rank, measures.leading_values):
-        with pytest.raises(ValueError, match=r"^values must be a nonempty list of nonnegative numbers"):
+        with pytest.raises(
+            ValueError, match=r"^values must be a nonempty one-dimensional array of finite nonnegative numbers"
+        ):
             refuses(np.array([3.0, -1.0]))
     with pytest.raises(ValueError, match=r"^values must be in descending order"):
         measures.leading_values(np.array([1.0, 3.0]))

@@ -122,7 +122,7 @@ def test_the_shares_of_delta_sum_to_at_most_delta():
         ({"movement": -1.0}, "movement must be a number between 0 and 1e"),
         ({"movement": np.inf}, "movement"),
         ({"delta": 1.0}, "delta must be a positive number below 1"),
-        ({"width": 100}, "width and radius must be given together"),
+        ({"width": 100}, "width and radius must either both be given"),
         ({"radius": 1.0}, "width and radius"),
         ({"width": 100, "radius": 0.1}, "radius must be at least movement / sqrt"),
         ({"width": 100, "radius": np.inf}, "radius"),

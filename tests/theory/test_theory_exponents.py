@@ -182,5 +182,5 @@ def test_the_displacement_of_adam_is_not_predicted():
 
 @pytest.mark.parametrize(("name", "value"), [("init", "large"), ("output", None), ("train", "all"), ("depth", 0)])
 def test_a_scaling_with_wrong_entries_is_refused(name, value):
-    with pytest.raises(ValueError, match=rf"^{name} in scaling must be "):
+    with pytest.raises(ValueError, match=rf"^scaling\.{name} must be "):
         predicted_exponents(NTK._replace(**{name: value}))

@@ -20,7 +20,7 @@ def axes_of(result: Result) -> list[str]:
     """
     _check_dataset(result)
     if "settings" not in result.attrs:
-        raise ValueError("result must be the result of lazynet.sweep, but its attributes have no settings.")
+        raise ValueError("result must be the result of lazynet.sweep, but it has no attribute 'settings'.")
     return [name for name in json.loads(result.attrs["settings"]).get("axes", {}) if name in result.dims]
 
 
