@@ -7,6 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
+
+# Dtypes that JAX would narrow unless its 64-bit mode is on.
+WIDE = (np.float64, np.int64, np.uint64)
 
 
 @contextmanager
@@ -39,16 +43,17 @@ def arithmetic(dtype: str) -> AbstractContextManager:
 
 
 def keeps_float64(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a function of arrays so that it computes in float64 whenever an argument is a NumPy float64 array.
+    """Decorate a function of arrays so that it computes in float64 if an argument is a float64 array outside of JAX.
 
-    JAX would cast such an array to float32 unless its 64-bit mode is on. Results computed in float64 are NumPy arrays.
-    Calls that JAX traces, and calls without NumPy float64 arrays, are passed through unchanged.
+    JAX would cast such an array, for example of NumPy or xarray, to float32 unless its 64-bit mode is on. The same is
+    true of 64-bit integers. Results computed in float64 are NumPy arrays. Calls that JAX traces, and calls without such
+    arrays, are passed through unchanged.
     """
 
     @wraps(function)
     def computed(*args: Any, **kwargs: Any) -> Any:
         leaves = jax.tree.leaves((args, kwargs))
-        wide = any(isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.float64 for leaf in leaves)
+        wide = any(not isinstance(leaf, Array) and getattr(leaf, "dtype", None) in WIDE for leaf in leaves)
         if not wide or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return function(*args, **kwargs)
         with host_float64():

@@ -73,10 +73,19 @@ def limit_settings(network: Network, data: Dataset) -> dict[str, Any]:
         "n_train": data.n_train,
         "n_test": data.n_test,
         "dim": data.dim,
+        **_row_norms(data),
         "network": traits(network).name,
         **{name: getattr(network, name) for name in traits(network).fields},
         "traits": traits_record(network),
     }
+
+
+def _row_norms(data: Dataset) -> dict[str, Any]:
+    """Return the smallest and largest norms of the training rows, or nothing if all rows have unit norm."""
+    rows = np.reshape(data.x_train, (data.n_train, -1))
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    ends = [float(norms.min()), float(norms.max())]
+    return {} if max(abs(end - 1) for end in ends) <= 1e-5 else {"row_norms": [float(f"{end:.6g}") for end in ends]}
 
 
 def traits_record(network: Network) -> dict[str, Any]:

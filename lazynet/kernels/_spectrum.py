@@ -1,6 +1,6 @@
 """Eigenvalues and inverses of dense kernel matrices."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 SAME_ROW = 1e-14
 # Maximum number of rows for which a direct eigensolver is faster than Lanczos iteration.
 DIRECT = 500
+# Number of restarts after which Lanczos iteration gives up. Direct methods then take a comparable time.
+RESTARTS = 100
 
 TILE = 512  # rows per tile, few enough that a tile and its transpose fit in the cache
 
@@ -295,20 +297,51 @@ class Inverse:
     def lambda_min(self) -> float:
         """Smallest eigenvalue of the kernel, computed by Lanczos iteration on the inverse if the matrix is large."""
         if len(self._matrix) <= DIRECT:
-            return float(scipy.linalg.eigvalsh(self._matrix, subset_by_index=[0, 0])[0])
-        inverse = scipy.sparse.linalg.LinearOperator(self._matrix.shape, matvec=self.solve, dtype=np.float64)
-        return 1 / _largest_eigenvalue(inverse)
+            return self._smallest_directly()
+        scale = _power_of_two(self._matrix)
+        largest = _largest_by_lanczos(lambda v: self.solve(v) * scale, len(self._matrix))
+        return self._smallest_directly() if largest is None else scale / largest
+
+    def _smallest_directly(self) -> float:
+        return float(scipy.linalg.eigvalsh(self._matrix, subset_by_index=[0, 0])[0])
 
 
 def largest_of_matrix(k: SquareKernel) -> float:
     """Return the largest eigenvalue of a kernel matrix, using Lanczos iteration if the matrix is large."""
     n = len(k)
-    if n <= DIRECT:
-        return float(scipy.linalg.eigvalsh(np.asarray(k, np.float64), subset_by_index=[n - 1, n - 1])[0])
-    return _largest_eigenvalue(k)
+    if n > DIRECT:
+        scale = _power_of_two(k)
+        found = _largest_by_lanczos(lambda v: (k @ v) / scale, n)
+        if found is not None:
+            return found * scale
+    return float(scipy.linalg.eigvalsh(np.asarray(k, np.float64), subset_by_index=[n - 1, n - 1])[0])
 
 
-def _largest_eigenvalue(operator: np.ndarray | scipy.sparse.linalg.LinearOperator) -> float:
+def _power_of_two(k: AnyArray) -> float:
+    """Return a power of two near the largest entry of a kernel.
+
+    The convergence criterion of ARPACK has an absolute part, so matrices must not have only tiny entries. Dividing by a
+    power of two is exact.
+    """
+    return float(np.ldexp(1.0, int(np.clip(np.frexp(max(np.max(k), -np.min(k)))[1], -1000, 1000))))
+
+
+def _largest_by_lanczos(product: Callable[[np.ndarray], AnyArray], n: int) -> float | None:
+    """Return the largest eigenvalue of a matrix, or None if the iteration does not converge.
+
+    It converges slowly if many eigenvalues are almost as large as the largest.
+
+    Args:
+        product: Function that multiplies the matrix by a vector.
+        n: Number of rows.
+    """
+    operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=product, dtype=np.float64)
     # A fixed starting vector makes the result reproducible.
-    start = np.random.default_rng(0).standard_normal(operator.shape[0])
-    return float(scipy.sparse.linalg.eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
+    start = np.random.default_rng(0).standard_normal(n)
+    try:
+        values = scipy.sparse.linalg.eigsh(
+            operator, k=1, which="LA", v0=start, maxiter=RESTARTS, return_eigenvectors=False
+        )
+    except scipy.sparse.linalg.ArpackError:  # the base class of ArpackNoConvergence
+        return None
+    return float(values[0])

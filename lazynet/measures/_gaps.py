@@ -1,7 +1,9 @@
 """Distances between kernels and between predictions, and the classification error."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from lazynet.networks import Linearized, Model, Quadratic, check_variables
 from lazynet.precision import keeps_float64
@@ -17,14 +19,38 @@ def relative_distance(k: AnyArray, reference: AnyArray) -> AnyArray:
         reference: Kernel K_0 of the same shape.
 
     Returns:
-        A scalar.
+        A scalar, which is NaN if both kernels are zero.
 
     >>> import numpy as np
     >>> from lazynet.measures import relative_distance
     >>> float(relative_distance(2 * np.eye(3), np.eye(3)))
     1.0
     """
-    return jnp.sqrt(jnp.sum((k - reference) ** 2) / jnp.sum(reference**2))
+    k, reference = promoted(k, reference)
+    difference, reference = scaled(k - reference, by=reference), scaled(reference)
+    return jnp.sqrt(jnp.sum(difference**2) / jnp.sum(reference**2))
+
+
+def promoted(*arrays: AnyArray) -> tuple[Array, ...]:
+    """Return arrays as JAX arrays of their common dtype, whatever implicit promotions JAX is configured to allow."""
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*arrays)
+    return tuple(jnp.asarray(array).astype(dtype) for array in arrays)
+
+
+def scaled(values: AnyArray, by: AnyArray | None = None) -> Array:
+    """Divide an array by a power of two, which is exact, so that squares of its entries stay in range.
+
+    Args:
+        values: Array of floating-point numbers, of any shape.
+        by: The array whose largest entry is brought to between 1/2 and 1. Defaults to `values`.
+
+    Returns:
+        The scaled array. Derivatives treat the power of two as a constant.
+    """
+    values = jnp.asarray(values)
+    largest = jnp.max(jnp.abs(values if by is None else jnp.asarray(by)))
+    return jnp.ldexp(values, -jnp.frexp(jax.lax.stop_gradient(largest))[1])
 
 
 def rms(difference: np.ndarray, axes: int) -> np.ndarray:

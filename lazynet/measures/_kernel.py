@@ -2,21 +2,21 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from lazynet.arguments import described
 from lazynet.arrays import float64_array, is_traced, traceable_array
 from lazynet.kernels import layer_kernels, sum_layer_kernels
+from lazynet.measures._gaps import promoted, scaled
 from lazynet.networks import Network, check_rows_alone, traits
 from lazynet.precision import keeps_float64
-from lazynet.typing import AnyArray, SquareKernel, Targets, Variables
+from lazynet.typing import AnyArray, Variables
 
 
-@keeps_float64
-def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]) -> AnyArray:
+def kernel_distance(k: Num[AnyArray, "n1 n2"], other: Num[AnyArray, "n1 n2"]) -> AnyArray:
     """Return the distance S = 1 - tr(K K'^T) / (||K|| ||K'||) between two kernels (Fort et al. 2020).
 
     The distance is computed as 1/2 ||K / ||K|| - K' / ||K'|| ||^2, which avoids cancellation when kernels are close.
@@ -26,7 +26,7 @@ def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]
         other: Kernel K', shape (n1, n2).
 
     Returns:
-        A scalar, which is 0 if one kernel is a positive multiple of the other.
+        A scalar, which is 0 if one kernel is a positive multiple of the other, and NaN if a kernel is zero.
 
     Raises:
         ValueError: If either kernel is not a nonempty matrix of real numbers, or if the kernels have different shapes.
@@ -39,6 +39,12 @@ def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]
     k, other = _matrix("k", k), _matrix("other", other)
     if k.shape != other.shape:
         raise ValueError(f"other must have shape {k.shape} to match k, got shape {other.shape}.")
+    return _distance(k, other)
+
+
+@keeps_float64
+def _distance(k: AnyArray, other: AnyArray) -> AnyArray:
+    k, other = map(scaled, promoted(k, other))
     return jnp.sum((k / jnp.linalg.norm(k) - other / jnp.linalg.norm(other)) ** 2) / 2
 
 
@@ -50,7 +56,7 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
         times: Times of the snapshots in ascending order, shape (s,), in any unit, such as steps, epochs or eta * steps.
 
     Returns:
-        Velocities, a NumPy float64 array of shape (s - 1,).
+        Velocities, a NumPy float64 array of shape (s - 1,), with NaN next to kernels that are zero or contain NaN.
 
     Raises:
         ValueError: If `kernels` is not a nonempty array of shape (s, n1, n2), or if `times` is not an array of s finite
@@ -64,12 +70,14 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
             f"times must have shape ({len(kernels)},) to match kernels, with finite numbers in strictly ascending "
             f"order, got {described(times)}."
         )
-    directions = kernels / np.linalg.norm(kernels, axis=(1, 2), keepdims=True)
+    # Dividing by the largest entry keeps the squares in range.
+    with np.errstate(invalid="ignore"):
+        kernels = kernels / np.abs(kernels).max(axis=(1, 2), keepdims=True)
+        directions = kernels / np.linalg.norm(kernels, axis=(1, 2), keepdims=True)
     return np.sum(np.diff(directions, axis=0) ** 2, axis=(1, 2)) / 2 / np.diff(times)
 
 
-@keeps_float64
-def label_alignment(k: SquareKernel, y: Targets) -> AnyArray:
+def label_alignment(k: Num[AnyArray, "n n"], y: Num[AnyArray, "n"] | Num[AnyArray, "n k"]) -> AnyArray:
     """Return the alignment <K, Y Y'> / (||K|| ||Y Y'||) of a kernel K with labels Y (Cristianini et al. 2001).
 
     Args:
@@ -77,7 +85,7 @@ def label_alignment(k: SquareKernel, y: Targets) -> AnyArray:
         y: Labels Y, shape (n,) or (n, k).
 
     Returns:
-        A scalar, which is 1 if the kernel is a positive multiple of Y Y'.
+        A scalar, which is 1 if the kernel is a positive multiple of Y Y', and NaN if the kernel or the labels are zero.
 
     Raises:
         ValueError: If the kernel is not a nonempty square matrix of real numbers, or if the labels do not match it.
@@ -88,18 +96,31 @@ def label_alignment(k: SquareKernel, y: Targets) -> AnyArray:
     >>> round(float(label_alignment(np.outer(y, y), y)), 6)
     1.0
     """
-    k, y = _matrix("k", k), jnp.asarray(traceable_array("y", y))
+    k, y = _matrix("k", k), _floating("y", y)
     if k.shape[0] != k.shape[1]:
         raise ValueError(f"k must be a square matrix, got shape {k.shape}.")
-    if y.ndim not in (1, 2) or len(y) != len(k):
+    if y.ndim not in (1, 2) or len(y) != len(k) or not y.size:
         raise ValueError(f"y must have shape ({len(k)},) or ({len(k)}, outputs) to match k, got shape {y.shape}.")
-    labels = jnp.reshape(y, (len(y), -1))
+    return _alignment(k, y.reshape(len(y), -1))
+
+
+@keeps_float64
+def _alignment(k: AnyArray, labels: AnyArray) -> AnyArray:
+    k, labels = map(scaled, promoted(k, labels))
     gram = labels @ labels.T
-    return jnp.sum(k * gram) / jnp.sqrt(jnp.sum(k**2) * jnp.sum(gram**2))
+    return jnp.sum(k * gram) / (jnp.linalg.norm(k) * jnp.linalg.norm(gram))
 
 
-def _matrix(name: str, value: Any) -> Array:
-    array = jnp.asarray(traceable_array(name, value))
+def _floating(name: str, value: Any) -> AnyArray:
+    """Return a real array in at least float32; integers outside of traced functions become float64."""
+    array = traceable_array(name, value)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(jnp.float32) if jnp.finfo(array.dtype).bits < 32 else array
+    return array.astype(jax.dtypes.canonicalize_dtype(float) if is_traced(array) else np.float64)
+
+
+def _matrix(name: str, value: Any) -> AnyArray:
+    array = _floating(name, value)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"{name} must be a nonempty matrix, got an array of shape {array.shape}.")
     return array

@@ -78,7 +78,10 @@ def effective_rank(values: Float[AnyArray, " r"]) -> float:
     values = _check_singular_values(values)
     if not values.any():
         return np.nan
-    p = values[values > 0] / values.sum()
+    # Dividing by the largest value first keeps the sum in range.
+    values = values / values.max()
+    p = values / values.sum()
+    p = p[p > 0]
     return float(np.exp(-np.sum(p * np.log(p))))
 
 

@@ -205,16 +205,16 @@ def weights(variables: Variables, name: str) -> AnyArray:
     Raises:
         ValueError: If `variables` contains no arrays, or if none of its arrays has this name.
     """
-    collections = [variables.get(part, {}) for part in ("params", "fixed")] if isinstance(variables, Mapping) else []
-    for arrays in collections:
-        if isinstance(name, str) and name in arrays:
-            return arrays[name]
-    names = [key for arrays in collections for key in arrays]
-    if not names:
+    parts = [variables.get(part) for part in ("fixed", "params")] if isinstance(variables, Mapping) else []
+    collections = [part for part in parts if isinstance(part, Mapping)]
+    arrays = {key: value for part in collections for key, value in part.items() if not isinstance(value, Mapping)}
+    if not arrays:
         raise ValueError(
             f"variables must be a mapping with arrays under 'params' or 'fixed', got {described(variables)}."
         )
-    raise ValueError(f"name must be the name of an array ({', '.join(map(str, names))}), got {described(name)}.")
+    if not isinstance(name, str) or name not in arrays:
+        raise ValueError(f"name must be the name of an array ({', '.join(map(str, arrays))}), got {described(name)}.")
+    return arrays[name]
 
 
 @traits.register(SingleHidden)

@@ -35,11 +35,11 @@ def neuron_movement_bound(
 
     Returns:
         The bound, in the units of the weights and with the same shape as `residual_norm`. It is infinite if
-        `lambda_min` is zero or negative, and NaN if `lambda_min` is NaN.
+        `lambda_min` is zero or negative, and NaN if `lambda_min` or `residual_norm` is NaN.
 
     Raises:
         ValueError: If `n` is not a positive number, if `width` is not a positive integer, if `residual_norm` does not
-            consist of numbers, or if `lambda_min` is not a number (NaN is allowed).
+            consist of nonnegative numbers, or if `lambda_min` is not a number (NaN is allowed).
 
     >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
@@ -47,12 +47,14 @@ def neuron_movement_bound(
     """
     n, width = check_number("n", n, positive=True, maximum=FARTHEST), _count("width", width)
     norm = float64_array("residual_norm", residual_norm)[()]
+    if np.any(norm < 0):
+        raise ValueError(f"residual_norm must not be negative, got {described(residual_norm)}.")
     smallest = as_number(lambda_min)
     if smallest is None:
         raise ValueError(f"lambda_min must be a number, got {described(lambda_min)}.")
     # A NaN `lambda_min` indicates a singular kernel and results in a NaN bound.
     if smallest <= 0:
-        return np.full(np.shape(norm), np.inf)
+        return np.where(np.isnan(norm), np.nan, np.inf)[()]
     result: float | np.ndarray = 4 * np.sqrt(n) * norm / (np.sqrt(width) * smallest)
     return result
 
@@ -114,7 +116,10 @@ def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> floa
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not gram.size or not np.isfinite(gram).all():
         raise ValueError(f"gram must be a nonempty square matrix of finite numbers, got {described(gram)}.")
     n = len(gram)
-    return float(np.linalg.norm(gram) * np.sqrt(np.log(n * (n + 1) / delta) / (2 * units)))
+    # Dividing by the largest entry keeps the squares in range.
+    largest = np.abs(gram).max() or 1.0
+    norm = largest * np.linalg.norm(gram / largest)
+    return float(norm * np.sqrt((np.log(n * (n + 1)) - np.log(delta)) / (2 * units)))
 
 
 def rademacher_bound(
@@ -162,7 +167,7 @@ def rademacher_bound(
     )
     init_scale = check_number("init_scale", init_scale, positive=True)
     check_flag("symmetric", symmetric)
-    log = np.log(2 / delta)
+    log = np.log(2) - np.log(delta)
     features = movement / np.sqrt(2 * n) * (1 + (2 * log / (width / 2 if symmetric else width)) ** 0.25)
     return float(features + 2 * radius**2 * np.sqrt(width) / init_scale + radius * np.sqrt(2 * log))
 
@@ -192,7 +197,7 @@ def generalization_bound(train_loss: float, rademacher: float, n: int, delta: fl
     """
     train_loss, rademacher = check_number("train_loss", train_loss), check_number("rademacher", rademacher)
     n, delta = _count("n", n), _probability(delta)
-    return float(train_loss + 2 * rademacher + 3 * np.sqrt(np.log(2 / delta) / (2 * n)))
+    return float(train_loss + 2 * rademacher + 3 * np.sqrt((np.log(2) - np.log(delta)) / (2 * n)))
 
 
 def population_bound(
@@ -244,6 +249,8 @@ def population_bound(
     check_flag("symmetric", symmetric)
     ball = max(1, int(np.ceil(movement)))
     share = delta / 2 / (ball * (ball + 1))
+    if share == 0:
+        return np.inf  # no float is small enough for the share
     if width is None and radius is None:
         return generalization_bound(train_loss, ball / np.sqrt(2 * n), n, share)
     if width is None or radius is None:
@@ -257,8 +264,9 @@ def population_bound(
         raise ValueError(f"radius must be at least movement / sqrt(width) = {smallest:.6g}, got {radius}.")
     power = int(np.ceil(np.log2(radius)))
     share /= 3 * (abs(power) + 1) ** 2
-    near = rademacher_bound(n, width, ball, 2.0**power, init_scale, share, symmetric=symmetric)
-    return generalization_bound(train_loss, near, n, share)
+    with np.errstate(over="ignore"):
+        near = rademacher_bound(n, width, ball, 2.0**power, init_scale, share, symmetric=symmetric)
+    return generalization_bound(train_loss, near, n, share) if np.isfinite(near) else np.inf
 
 
 def unseen_share(power: int, dim: int) -> float:
@@ -330,8 +338,13 @@ def power_bound(terms: Sequence[tuple[float, float, int]]) -> float:
         power = check_count("each power in terms", entries[2], 1, MOST_POWER)
         if power > 1 and power % 2:
             raise ValueError(f"each power in terms must be 1 or a positive even integer, got {power}.")
-        with np.errstate(over="ignore"):
-            total += 3 * power * abs(alpha) * float(np.float64(norm) ** power)
+        if alpha and norm:
+            # A term may be in range even if its factors are not, so it is computed from their logarithms if necessary.
+            with np.errstate(over="ignore", under="ignore"):
+                term = abs(alpha) * np.float64(norm) ** power
+                if not 0 < term < np.inf:
+                    term = np.exp(np.log(abs(alpha)) + power * np.log(norm))
+            total += 3 * power * float(term)
     return total
 
 

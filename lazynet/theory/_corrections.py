@@ -52,7 +52,11 @@ class Correction(NamedTuple):
 
         Returns:
             The fitted value, in the units of the fitted quantity.
+
+        Raises:
+            ValueError: If the width is not a finite positive number.
         """
+        width = check_number("width", width, positive=True)
         return float(self.amplitude * width**self.exponent * (1 + self.correction * width**-self.power))
 
 
@@ -258,7 +262,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         half_width: Half the desired width of the interval, positive.
 
     Returns:
-        Number of seeds, rounded up.
+        Number of seeds, rounded up, and at least 2.
 
     Raises:
         ValueError: If `fit` is not a `Fit` or `Correction` with a bounded interval, if `seeds` is not an integer of at
@@ -268,7 +272,10 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     >>> seeds_needed(Fit(-0.5, -0.55, -0.45, -0.5), seeds=4, half_width=0.01)
     100
     """
-    half_width, seeds = check_number("half_width", half_width, positive=True), check_count("seeds", seeds, 2)
+    half_width, seeds = (
+        check_number("half_width", half_width, positive=True),
+        check_count("seeds", seeds, 2, MOST_SEEDS),
+    )
     if not isinstance(fit, Fit | Correction):
         raise ValueError(f"fit must be a lazynet.theory.Fit or lazynet.theory.Correction, got {described(fit)}.")
     low, high = check_ends(fit)
@@ -280,4 +287,5 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     needed = seeds * np.square((high - low) / 2 / half_width) - 1e-9
     if not needed < MOST_SEEDS:
         raise ValueError(f"half_width must be large enough that fewer than 10^15 seeds are needed, got {half_width}.")
-    return ceil(needed)
+    # A single seed gives no interval.
+    return max(2, ceil(needed))

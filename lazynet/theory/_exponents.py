@@ -1,14 +1,24 @@
 """Predicted width exponents, derived from the exponents of the parametrization."""
 
+from math import isfinite
 from typing import Literal, NamedTuple
 
-from lazynet.arguments import as_number, check_choice, check_count, described
-from lazynet.networks import PARAMETRIZATIONS, Parametrization
+from lazynet.arguments import (
+    as_number,
+    check_choice,
+    check_count,
+    check_flag,
+    check_sequence,
+    described,
+)
+from lazynet.networks import PARAMETRIZATIONS, Parametrization, get_parametrization
 
 Relation = Literal["equal", "at most"]
 
 # Exponents that differ by at most this amount are considered equal, to allow for rounding errors.
 ROUNDING = 1e-6
+# Largest number of hidden layers.
+DEEPEST = 10_000
 
 
 class Scaling(NamedTuple):
@@ -121,21 +131,14 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         A list of predicted exponents, which may be empty.
 
     Raises:
-        ValueError: If `scaling` is not a `Scaling`, if one of its exponents is not a number, if its `train` is not
-            "hidden", "readout" or "both", or if its `depth` is not a positive integer.
+        ValueError: If `scaling` is not a `Scaling`, or if one of its attributes is not as described there.
 
     >>> from lazynet.theory import Scaling, predicted_exponents
     >>> ntk = Scaling(init=0.0, output=0.0, learning_rate=0.0, symmetric=True, homogeneous=True, train="hidden")
     >>> predicted_exponents(ntk)[1]
     Prediction(quantity='relative_displacement', relation='equal', exponent=-0.5)
     """
-    if not isinstance(scaling, Scaling):
-        raise ValueError(f"scaling must be a lazynet.theory.Scaling, got {described(scaling)}.")
-    for name in ("init", "output", "learning_rate"):
-        if as_number(getattr(scaling, name)) is None:
-            raise ValueError(f"scaling.{name} must be a number, got {described(getattr(scaling, name))}.")
-    check_choice("scaling.train", scaling.train, ("hidden", "readout", "both"))
-    check_count("scaling.depth", scaling.depth)
+    scaling = _check_scaling(scaling)
     preactivations, start_exponent, arrays = layer_exponents(scaling)
     fixed = max(map(abs, preactivations)) <= ROUNDING
     if not (fixed or scaling.homogeneous):
@@ -190,6 +193,23 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     predictions += [Prediction(f"kernel_gap_{part}", "at most", kernel_gap) for part in ("train", "test")]
     # Round the exponents to remove floating-point errors, and add 0.0 to turn -0.0 into 0.0.
     return [p._replace(exponent=round(p.exponent, 9) + 0.0) for p in predictions + start]
+
+
+def _check_scaling(scaling: Scaling) -> Scaling:
+    if not isinstance(scaling, Scaling):
+        raise ValueError(f"scaling must be a lazynet.theory.Scaling, got {described(scaling)}.")
+    for name in ("init", "output", "learning_rate"):
+        exponent = as_number(getattr(scaling, name))
+        if exponent is None or not isfinite(exponent):
+            raise ValueError(f"scaling.{name} must be a finite number, got {described(getattr(scaling, name))}.")
+    for name in ("symmetric", "homogeneous", "proportional", "quadratic", "train_bias", "biased"):
+        check_flag(f"scaling.{name}", getattr(scaling, name))
+    check_choice("scaling.train", scaling.train, ("hidden", "readout", "both"))
+    check_count("scaling.depth", scaling.depth, most=DEEPEST)
+    layers = check_sequence("scaling.layers", scaling.layers, "names")
+    if not all(isinstance(layer, str) for layer in layers):
+        raise ValueError(f"scaling.layers must be a list of names, got {described(scaling.layers)}.")
+    return scaling._replace(parametrization=get_parametrization(scaling.parametrization))
 
 
 def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Layer]]:

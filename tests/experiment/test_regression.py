@@ -146,3 +146,9 @@ def test_regression_that_cannot_be_is_refused(data, options, message):
     measure = lz.Measure(regression=True, **options)
     with pytest.raises(ValueError, match=f"^{message}"):
         lz.sweep(lz.TwoLayer(16), data, [16], seeds=1, steps=5, learning_rate=0.1, measure=measure)
+
+
+@pytest.mark.parametrize(("rate", "n"), [(0.5, 1), (0.25, 2), (0.013, 100)])
+def test_rates_between_multiples_have_no_interval(rate, n):
+    with pytest.raises(ValueError, match=r"^error must consist of multiples of 1 / n"):
+        binomial_interval(np.array(rate), n)

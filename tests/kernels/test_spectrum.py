@@ -146,3 +146,21 @@ def test_label_projections_decompose_the_residual(outputs):
     assert all(np.array_equal(a, b) for a, b in zip(again, (values, projections), strict=True))
     with unchecked(), pytest.raises(ValueError, match="y must be an array of shape"):
         lz.label_projections(k, y[:29])
+
+
+def test_the_largest_eigenvalue_of_difficult_matrices():
+    n = 501
+    a = np.random.default_rng(0).standard_normal((n, n))
+    # The convergence criterion of ARPACK has an absolute part.
+    for scale in (1e-170, 1e-22, 1e150):
+        assert largest_eigenvalue(scale * (a @ a.T)) / scale == pytest.approx(
+            np.linalg.eigvalsh(a @ a.T)[-1], rel=1e-12
+        )
+    assert largest_eigenvalue(np.zeros((n, n))) == 0
+    # Many eigenvalues are almost as large as the largest, so Lanczos iteration does not converge.
+    flat = 1 - np.linspace(0, 1, n) ** 4
+    assert largest_eigenvalue(np.diag(flat)) == pytest.approx(1, rel=1e-12)
+    assert Inverse(np.diag(2 - flat)).lambda_min == pytest.approx(1, rel=1e-12)
+    assert Inverse(1e20 * (a @ a.T + np.eye(n))).lambda_min / 1e20 == pytest.approx(
+        np.linalg.eigvalsh(a @ a.T + np.eye(n))[0], rel=1e-9
+    )

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from tolerance import assert_close
+from unchecked import unchecked
 
 from lazynet import measures
 from lazynet.kernels import spectrum
@@ -144,7 +146,54 @@ def test_singular_values_and_leading_values():
     assert measures.leading_values(np.ones(1)) == 1
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "int64", "float16", "float32"])
+def test_alignment_does_not_depend_on_the_dtype_of_labels(dtype):
+    random = np.random.default_rng(0)
+    y, a = random.integers(0, 10, 40), random.standard_normal((40, 40))
+    expected = np.sum(a @ a.T * np.outer(y, y)) / np.linalg.norm(a @ a.T) / np.sum(y**2)
+    assert float(measures.label_alignment(a @ a.T, y.astype(dtype))) == pytest.approx(expected, rel=1e-12)
+    traced = jax.jit(measures.label_alignment)((a @ a.T).astype("float32"), y.astype(dtype))
+    assert float(traced) == pytest.approx(expected, rel=1e-5)
+    large = (1000 * np.diag([3, 4])).astype("int16")
+    assert float(measures.label_alignment(large, np.ones(2))) == pytest.approx(7 / 10)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("float16", 300), ("float32", 1e20), ("float32", 1e-20), ("float64", 1e160), ("float64", 1e-162)],
+)
+def test_squares_of_kernels_stay_in_range(dtype, scale):
+    a, b = (scale * np.diag(entries).astype(dtype) for entries in ([1.0, 0.0], [0.0, 1.0]))
+    assert float(measures.kernel_distance(a, b)) == 1
+    assert float(measures.kernel_distance(a, np.diag([1.0, 0.0]).astype(dtype))) == 0
+    assert measures.kernel_velocity(np.stack([a, b]), np.array([0.0, 0.5])) == 2
+    assert float(measures.label_alignment(a + b, np.array([1.0, -1.0], dtype))) == pytest.approx(0.5**0.5, rel=1e-3)
+    assert float(measures.relative_distance(3 * a, a)) == pytest.approx(2, rel=1e-3)
+    if dtype == "float64":
+        return
+    y = np.full(2, scale, dtype)
+    assert float(measures.label_alignment(np.ones((2, 2), dtype), y)) == pytest.approx(1, rel=1e-3)
+
+
+def test_wide_numbers_of_other_types_are_not_narrowed():
+    random = np.random.default_rng(1)
+    k = random.standard_normal((10, 10))
+    other = k * (1 + 1e-8 * random.standard_normal((10, 10)))
+    expected = float(measures.kernel_distance(k, other))
+    assert 1e-17 < expected < 1e-15
+    for convert in (xr.DataArray, np.ndarray.tolist):
+        with unchecked():
+            found = float(measures.kernel_distance(convert(k), convert(other)))
+        assert found == pytest.approx(expected, rel=1e-6)
+    found = measures.relative_distance(xr.DataArray(other), xr.DataArray(k))
+    assert float(found) == pytest.approx(float(measures.relative_distance(other, k)), rel=1e-6)
+    # 2^32 is 0 in int32.
+    assert float(measures.kernel_distance(np.diag([2**32, 1]), np.diag([1, 0]))) == pytest.approx(2.0**-65, rel=1e-6)
+
+
 def test_effective_rank():
+    assert measures.effective_rank(np.full(4, 1e308)) == pytest.approx(4)
+    assert measures.effective_rank(np.array([1e16, 1e-320])) == 1
     assert measures.effective_rank(np.array([2.0, 2.0, 2.0, 0.0])) == pytest.approx(3)
     p = np.array([0.7, 0.2, 0.1])
     assert measures.effective_rank(10 * p) == pytest.approx(np.prod(p**-p))

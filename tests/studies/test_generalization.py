@@ -1,7 +1,10 @@
 """Test Theorem 5.1 of Arora et al. 2019 for the networks of a sweep."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 import lazynet as lz
 from lazynet.studies.sweep import population_bounds
@@ -61,3 +64,41 @@ def test_several_points_are_refused():
     with pytest.raises(ValueError, match=r"^result must have no axes"):
         population_bounds(result)
     assert population_bounds(result.sel(init_scale=0.5)).dims == ("width", "seed", "step")
+
+
+@pytest.mark.slow
+def test_what_the_theorem_does_not_cover_is_refused():
+    def start(key, width):
+        hidden = 1e-3 * jax.random.normal(key, (width, 64))
+        return {
+            "params": {"hidden": hidden},
+            "fixed": {"readout": jnp.where(jnp.arange(width) % 2, 1.0, -1.0)[:, None]},
+        }
+
+    network = lz.TwoLayer(width=2, symmetric=False)
+    own = lz.sweep(lz.with_start(network, start), DATA, [8], 1, 3, learning_rate=0.1, **SMALL)
+    with pytest.raises(ValueError, match=r"^result must be a sweep with lazynet's own initialization"):
+        population_bounds(own)
+    far = lz.Dataset(10 * DATA.x_train, DATA.y_train, 10 * DATA.x_test, DATA.y_test)
+    with pytest.raises(ValueError, match=r"^result must be a sweep with inputs of unit norm, .* \[10.0, 10.0\]"):
+        population_bounds(lz.sweep(network, far, [8], 1, 3, learning_rate=0.001, **SMALL))
+    first, second = (
+        lz.sweep(lz.TwoLayer(width=2, init_scale=scale), DATA, [width], 2, 3, learning_rate=0.1, **SMALL)
+        for scale, width in ((1.0, 8), (0.1, 16))
+    )
+    both = xr.concat([first, second], "width", data_vars="minimal", coords="minimal", compat="equals", join="outer")
+    with pytest.raises(ValueError, match=r"^result must contain members of one sweep only, got width 16"):
+        population_bounds(both)
+    with pytest.raises(ValueError, match=r"^result must contain the variable displacement"):
+        population_bounds(first.drop_vars("displacement"))
+    with pytest.raises(ValueError, match=r"^result must contain at least one seed"):
+        population_bounds(first.isel(seed=[]))
+    # A scale may be a function of the width.
+    function = lz.TwoLayer(width=2, init_scale=lambda width: 0.8 / width)
+    one = lz.sweep(function, DATA, [8], 2, 3, learning_rate=0.1, **SMALL)
+    other = lz.sweep(lz.TwoLayer(width=2, init_scale=0.1), DATA, [8], 2, 3, learning_rate=0.1, **SMALL)
+    np.testing.assert_allclose(population_bounds(one), population_bounds(other))
+    # The value that was selected must stay, because the bound depends on it.
+    scales = lz.sweep(network, DATA, [8], 1, 3, axes={"init_scale": [0.5, 1.0]}, **SMALL)
+    with pytest.raises(ValueError, match=r"^result must have the coordinate init_scale"):
+        population_bounds(scales.isel(init_scale=0, drop=True))

@@ -214,6 +214,26 @@ def test_odd_powers_have_no_bound():
     with pytest.raises(ValueError, match=r"^each norm in terms must be "):
         power_bound([(1.0, -1.0, 1)])
     assert power_bound([(1.0, 1e200, 2)]) == np.inf
+    # Terms are in range although their factors are not.
+    assert power_bound([(0.0, 1e10, 1000), (1.0, 1.0, 1)]) == 3.0
+    assert power_bound([(1e308, 1e-300, 2)]) == pytest.approx(6e-292)
+    assert power_bound([(1e308, 0.1, 1)]) == pytest.approx(3e307)
     for bound in (lambda d: concentration_bound(np.eye(2), 3, d), lambda d: rademacher_bound(1, 1, 1.0, 1.0, delta=d)):
         with pytest.raises(ValueError, match=r"^delta "):
             bound(1.5)
+
+
+def test_bounds_at_the_ends_of_the_range():
+    with pytest.raises(ValueError, match=r"^residual_norm must not be negative"):
+        neuron_movement_bound(100, 100, -10.0, 0.5)
+    np.testing.assert_array_equal(neuron_movement_bound(100, 100, np.array([np.nan, 1.0]), 0.0), [np.nan, np.inf])
+    # Twice the reciprocal of such a delta overflows.
+    assert concentration_bound(np.eye(2), 3, 1e-320) == pytest.approx(
+        np.sqrt(2 * (np.log(6) + 320 * np.log(10)) / 6), 1e-4
+    )
+    assert np.isfinite(
+        [rademacher_bound(10, 10, 1.0, 1.0, delta=1e-320), generalization_bound(0.0, 0.1, 10, 1e-320)]
+    ).all()
+    assert concentration_bound(1e-200 * np.eye(3), 10) == pytest.approx(1e-200 * concentration_bound(np.eye(3), 10))
+    assert population_bound(0.0, 10, 1e100, 1e-200) == np.inf
+    assert population_bound(0.0, 10, 1.0, width=10, radius=1.0, init_scale=5e-324) == np.inf

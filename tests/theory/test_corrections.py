@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import scipy.stats
+from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.studies.sweep._table import corrections_text
-from lazynet.theory import Fit, fit_correction, fit_exponent, seeds_needed
+from lazynet.theory import Fit, fit_correction, fit_exponent, judge, seeds_needed
 
 WIDTHS = np.array([64, 128, 256, 512, 1024, 2048, 4096])
 
@@ -134,3 +135,25 @@ def test_a_verdict_with_corrections(result):
     assert "activation_flips" in str(verdict).partition("infinite width")[2]
     with pytest.raises(ValueError, match="sharpness"):
         verdict.correction("sharpness")
+
+
+@pytest.mark.parametrize("scale", [1e-162, 1e-158, 1e160])
+def test_fits_do_not_depend_on_the_units(scale):
+    values = synthetic(noise=0.1)
+    np.testing.assert_allclose(fit_exponent(WIDTHS, scale * values), fit_exponent(WIDTHS, values), rtol=1e-9)
+    np.testing.assert_allclose(
+        fit_correction(WIDTHS, scale * values)[:3], fit_correction(WIDTHS, values)[:3], rtol=1e-6
+    )
+
+
+def test_values_of_corrections_and_numbers_of_seeds():
+    fit = fit_correction(WIDTHS, synthetic())
+    for width in (0, -3, 10**400, "wide", None):
+        with unchecked(), pytest.raises(ValueError, match=r"^width must be positive and finite"):
+            fit.at(width)
+    # One seed has no interval.
+    assert (
+        seeds_needed(Fit(-0.5, -0.55, -0.45, -0.5), 4, 1.0) == seeds_needed(Fit(-0.5, -0.5, -0.5, -0.5), 4, 0.01) == 2
+    )
+    with pytest.raises(ValueError, match=r"^fit\.low must be at most fit\.high"):
+        judge(Fit(-0.5, -0.4, -0.6, -0.5), "equal", -0.5, 0.02)

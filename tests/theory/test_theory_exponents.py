@@ -180,7 +180,21 @@ def test_the_displacement_of_adam_is_not_predicted():
     assert moved[1] > 1.5 * moved[0]
 
 
-@pytest.mark.parametrize(("name", "value"), [("init", "large"), ("output", None), ("train", "all"), ("depth", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("init", "large"),
+        ("output", None),
+        ("learning_rate", np.nan),
+        ("train", "all"),
+        ("depth", 0),
+        ("symmetric", "no"),
+        ("layers", "hidden_1"),
+        ("depth", 10**7),
+    ],
+)
 def test_a_scaling_with_wrong_entries_is_refused(name, value):
     with pytest.raises(ValueError, match=rf"^scaling\.{name} must be "):
         predicted_exponents(NTK._replace(**{name: value}))
+    with pytest.raises(ValueError, match=r"^parametrization must be "):
+        predicted_exponents(NTK._replace(parametrization="largest"))

@@ -32,7 +32,7 @@ def ordered(result: Result) -> Result:
 
     Raises:
         ValueError: If `result` is not a Dataset, if a coordinate is missing, or if a width, seed or step occurs more
-            than once.
+            than once or not at all.
     """
     _check_dataset(result)
     for name in ("width", "seed", "step"):
@@ -46,6 +46,8 @@ def ordered(result: Result) -> Result:
             ]
             result = result.drop_vars(lacking).drop_vars(name).merge(result[lacking].expand_dims(name))
         values = result[name].values
+        if not len(values):
+            raise ValueError(f"result must contain at least one {name}, got none.")
         if len(np.unique(values)) < len(values):
             raise ValueError(f"result must contain each {name} only once, got {values.tolist()}.")
         if (np.diff(values) < 0).any():
@@ -114,6 +116,12 @@ def settings_of(result: Result) -> dict[str, Any]:
     """
     settings = json.loads(result.attrs["settings"])
     axes = settings.get("axes", {})
+    lost = [name for name in axes if name not in result.coords]
+    if lost:
+        raise ValueError(
+            f"result must have the coordinate {lost[0]}, which is an axis of the sweep, but it is missing. Select a "
+            "value without drop=True."
+        )
     chosen = {name: result[name].item() for name in axes if not result[name].ndim}
     if isinstance(settings["traits"], list) and len(chosen) == len(axes):
         place = [values.index(chosen[name]) for name, values in axes.items()]

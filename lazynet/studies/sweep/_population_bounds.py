@@ -30,8 +30,9 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
         The bound for each width, seed and step, as float64. A bound of 1 or more is vacuous.
 
     Raises:
-        ValueError: If the theorem does not cover the networks or the loss, if the quantities were measured on only
-            some of the training examples, or if the result has axes other than width and seed.
+        ValueError: If the theorem does not cover the networks, their initialization, the inputs or the loss, if a
+            quantity is missing or was measured on only some of the training examples, or if the result has axes other
+            than width and seed or members of another sweep.
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import population_bounds
@@ -50,18 +51,45 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
     rows = settings["measure"]["rows"]
     if rows is not None:
         raise ValueError(f"result must contain the loss on all training examples, got the loss on only {rows} of them.")
+    if settings["traits"]["scaling"] is None:
+        raise ValueError(
+            "result must be a sweep with lazynet's own initialization, got a user-defined network or start."
+        )
+    if "row_norms" in settings:
+        raise ValueError(
+            f"result must be a sweep with inputs of unit norm, got training rows of norms {settings['row_norms']}."
+        )
+    for name in ("train_loss", "displacement", "max_neuron_displacement", "init_scale"):
+        if name not in result.variables:
+            raise ValueError(f"result must contain the variable {name}, but it is missing.")
+    for name in ("width", "seed"):
+        others = sorted(set(result[name].values.tolist()) - set(settings[f"{name}s"]))
+        if others:
+            raise ValueError(f"result must contain members of one sweep only, got {name} {others[0]} of another sweep.")
     n = settings["n_train"]
 
-    def bound(loss: float, movement: float, radius: float, width: Any) -> float:
+    def bound(loss: float, movement: float, radius: float, scale: float, width: Any) -> float:
         if not np.isfinite(movement):
             return np.nan
         fitted = min(1.0, float(np.sqrt(2 * loss / n)))
         # Due to float32 rounding, the norm over all units can exceed sqrt(m) times the largest norm of a single unit.
         far = max(float(radius), float(movement) / np.sqrt(width), STILL)
-        scale, symmetric = settings["init_scale"], settings["symmetric"]
         return population_bound(
-            fitted, n, float(movement), delta, width=int(width), radius=far, init_scale=scale, symmetric=symmetric
+            fitted,
+            n,
+            float(movement),
+            delta,
+            width=int(width),
+            radius=far,
+            init_scale=float(scale),
+            symmetric=settings["symmetric"],
         )
 
-    arguments = result.train_loss, result.displacement, result.max_neuron_displacement, result.width
+    arguments = (
+        result.train_loss,
+        result.displacement,
+        result.max_neuron_displacement,
+        result.init_scale,
+        result.width,
+    )
     return xarray.apply_ufunc(bound, *arguments, vectorize=True).transpose("width", "seed", "step")

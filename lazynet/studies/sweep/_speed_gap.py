@@ -15,7 +15,7 @@ def speed_gap(result: Result) -> DataArray:
     symmetric.
 
     For a network that stopped early, the maximum covers only the snapshots up to the step at which it stopped. The
-    deviation of a network that diverged is NaN.
+    deviation is NaN if the network diverged or the prediction overflowed.
 
     Args:
         result: Result of `lazynet.sweep` with plain full-batch gradient descent on the squared loss.
@@ -39,6 +39,8 @@ def speed_gap(result: Result) -> DataArray:
             "result must contain the variable kernel_train_loss, but it is missing. To include it, train with plain "
             "full-batch sgd on the squared loss."
         )
+    if "residual_norm" not in result:
+        raise ValueError("result must contain the variable residual_norm, but it is missing.")
     gap = abs(result.residual_norm - np.sqrt(2 * result.kernel_train_loss))
     # The prediction keeps changing after a network has stopped, so exclude later snapshots from the maximum.
     gap = gap.where(while_training(result) | gap.isnull(), 0.0)
