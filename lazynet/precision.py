@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 
-# Dtypes that JAX would narrow unless its 64-bit mode is on.
+# Real dtypes that JAX narrows to 32 bits unless its 64-bit mode is on.
 WIDE = (np.float64, np.int64, np.uint64)
 
 
@@ -43,11 +43,11 @@ def arithmetic(dtype: str) -> AbstractContextManager:
 
 
 def keeps_float64(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a function of arrays so that it computes in float64 if an argument is a float64 array outside of JAX.
+    """Decorate a function of arrays so that it computes in float64 if an argument is a 64-bit array from outside JAX.
 
-    JAX would cast such an array, for example of NumPy or xarray, to float32 unless its 64-bit mode is on. The same is
-    true of 64-bit integers. Results computed in float64 are NumPy arrays. Calls that JAX traces, and calls without such
-    arrays, are passed through unchanged.
+    JAX would cast such an array, for example a NumPy array, to 32 bits unless its 64-bit mode is on. This applies to
+    both floating-point numbers and integers. Results computed in float64 are NumPy arrays. Calls that JAX traces, and
+    calls without such arrays, are passed through unchanged.
     """
 
     @wraps(function)

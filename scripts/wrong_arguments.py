@@ -302,7 +302,7 @@ SMALL: dict[str, dict[str, Callable[[], Any]]] = {
     "train": {},
     "mode_residuals": {"seeds": lambda: 2},
 }
-# Functions that users and the code of papers call through a subpackage, as in lazynet.data.unit_rows. The other
+# Functions that users, and the code for papers, call through a subpackage, as in lazynet.data.unit_rows. The other
 # functions of these subpackages are called by studies.
 ROOMS = {
     "data": ("list_datasets", "unit_rows"),
@@ -444,7 +444,7 @@ def complaint(name: str, parameter: str, value: str) -> str:
     except TimeoutError:
         return f"no answer within {LIMIT:g} s"
     except Exception as error:
-        # A user's network may raise exceptions from its own library, with a note that names the argument.
+        # Exceptions that a user's network raises from its own library need a note that names the argument.
         return "" if _noted(error, parameter) else f"{type(error).__name__}: {_short(error)} ({_place(error)})"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -81,7 +81,7 @@ def limit_settings(network: Network, data: Dataset) -> dict[str, Any]:
 
 
 def _row_norms(data: Dataset) -> dict[str, Any]:
-    """Return the smallest and largest norms of the training rows, or nothing if all rows have unit norm."""
+    """Return the setting `row_norms`, the smallest and largest norm of the training rows, unless all norms are 1."""
     rows = np.reshape(data.x_train, (data.n_train, -1))
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     ends = [float(norms.min()), float(norms.max())]

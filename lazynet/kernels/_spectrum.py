@@ -19,7 +19,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 SAME_ROW = 1e-14
 # Maximum number of rows for which a direct eigensolver is faster than Lanczos iteration.
 DIRECT = 500
-# Number of restarts after which Lanczos iteration gives up. Direct methods then take a comparable time.
+# Number of restarts after which Lanczos iteration is abandoned. A direct method takes about as long.
 RESTARTS = 100
 
 TILE = 512  # rows per tile, few enough that a tile and its transpose fit in the cache
@@ -318,10 +318,10 @@ def largest_of_matrix(k: SquareKernel) -> float:
 
 
 def _power_of_two(k: AnyArray) -> float:
-    """Return a power of two near the largest entry of a kernel.
+    """Return a power of two close to the largest absolute entry of a kernel.
 
-    The convergence criterion of ARPACK has an absolute part, so matrices must not have only tiny entries. Dividing by a
-    power of two is exact.
+    ARPACK's convergence criterion includes an absolute tolerance, so matrices whose entries are all tiny must be
+    rescaled. Scaling by a power of two causes no rounding errors.
     """
     return float(np.ldexp(1.0, int(np.clip(np.frexp(max(np.max(k), -np.min(k)))[1], -1000, 1000))))
 

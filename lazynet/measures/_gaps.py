@@ -27,30 +27,37 @@ def relative_distance(k: AnyArray, reference: AnyArray) -> AnyArray:
     1.0
     """
     k, reference = promoted(k, reference)
-    difference, reference = scaled(k - reference, by=reference), scaled(reference)
-    return jnp.sqrt(jnp.sum(difference**2) / jnp.sum(reference**2))
+    (difference, by), (reference, reference_by) = scaled(k - reference), scaled(reference)
+    return jnp.ldexp(jnp.sqrt(jnp.sum(difference**2) / jnp.sum(reference**2)), by - reference_by)
 
 
 def promoted(*arrays: AnyArray) -> tuple[Array, ...]:
-    """Return arrays as JAX arrays of their common dtype, whatever implicit promotions JAX is configured to allow."""
+    """Return arrays as JAX arrays of a common dtype, a floating-point one of at least 32 bits.
+
+    The result does not depend on which implicit promotions JAX is configured to allow.
+    """
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*arrays)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            dtype = jax.dtypes.canonicalize_dtype(float)
+        elif jnp.finfo(dtype).bits < 32:
+            dtype = np.dtype(np.float32)
     return tuple(jnp.asarray(array).astype(dtype) for array in arrays)
 
 
-def scaled(values: AnyArray, by: AnyArray | None = None) -> Array:
-    """Divide an array by a power of two, which is exact, so that squares of its entries stay in range.
+def scaled(values: AnyArray) -> tuple[Array, Array]:
+    """Scale an array by a power of two so that the squares of its entries stay in range.
 
     Args:
         values: Array of floating-point numbers, of any shape.
-        by: The array whose largest entry is brought to between 1/2 and 1. Defaults to `values`.
 
     Returns:
-        The scaled array. Derivatives treat the power of two as a constant.
+        The scaled array, whose largest absolute entry is between 1/2 and 1, and the exponent e of the factor 2^e by
+        which it was divided. Derivatives treat e as a constant.
     """
     values = jnp.asarray(values)
-    largest = jnp.max(jnp.abs(values if by is None else jnp.asarray(by)))
-    return jnp.ldexp(values, -jnp.frexp(jax.lax.stop_gradient(largest))[1])
+    exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(values))))[1]
+    return jnp.ldexp(values, -exponent), exponent
 
 
 def rms(difference: np.ndarray, axes: int) -> np.ndarray:

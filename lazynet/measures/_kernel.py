@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Num
@@ -26,7 +25,7 @@ def kernel_distance(k: Num[AnyArray, "n1 n2"], other: Num[AnyArray, "n1 n2"]) ->
         other: Kernel K', shape (n1, n2).
 
     Returns:
-        A scalar, which is 0 if one kernel is a positive multiple of the other, and NaN if a kernel is zero.
+        A scalar, which is 0 if one kernel is a positive multiple of the other, and NaN if either kernel is zero.
 
     Raises:
         ValueError: If either kernel is not a nonempty matrix of real numbers, or if the kernels have different shapes.
@@ -44,7 +43,7 @@ def kernel_distance(k: Num[AnyArray, "n1 n2"], other: Num[AnyArray, "n1 n2"]) ->
 
 @keeps_float64
 def _distance(k: AnyArray, other: AnyArray) -> AnyArray:
-    k, other = map(scaled, promoted(k, other))
+    k, other = (scaled(kernel)[0] for kernel in promoted(k, other))
     return jnp.sum((k / jnp.linalg.norm(k) - other / jnp.linalg.norm(other)) ** 2) / 2
 
 
@@ -56,7 +55,8 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
         times: Times of the snapshots in ascending order, shape (s,), in any unit, such as steps, epochs or eta * steps.
 
     Returns:
-        Velocities, a NumPy float64 array of shape (s - 1,), with NaN next to kernels that are zero or contain NaN.
+        Velocities, a NumPy float64 array of shape (s - 1,), with NaN for intervals that start or end at a
+        kernel that is zero or has entries that are not finite.
 
     Raises:
         ValueError: If `kernels` is not a nonempty array of shape (s, n1, n2), or if `times` is not an array of s finite
@@ -67,8 +67,8 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
         raise ValueError(f"kernels must be a nonempty array of shape (s, n1, n2), got {described(kernels)}.")
     if times.shape != kernels.shape[:1] or not (np.diff(times) > 0).all() or not np.isfinite(times).all():
         raise ValueError(
-            f"times must have shape ({len(kernels)},) to match kernels, with finite numbers in strictly ascending "
-            f"order, got {described(times)}."
+            f"times must be an array of shape ({len(kernels)},) to match kernels, containing finite numbers in "
+            f"strictly ascending order, got {described(times)}."
         )
     # Dividing by the largest entry keeps the squares in range.
     with np.errstate(invalid="ignore"):
@@ -77,7 +77,7 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
     return np.sum(np.diff(directions, axis=0) ** 2, axis=(1, 2)) / 2 / np.diff(times)
 
 
-def label_alignment(k: Num[AnyArray, "n n"], y: Num[AnyArray, "n"] | Num[AnyArray, "n k"]) -> AnyArray:
+def label_alignment(k: Num[AnyArray, "n n"], y: Num[AnyArray, " n"] | Num[AnyArray, "n k"]) -> AnyArray:
     """Return the alignment <K, Y Y'> / (||K|| ||Y Y'||) of a kernel K with labels Y (Cristianini et al. 2001).
 
     Args:
@@ -100,23 +100,23 @@ def label_alignment(k: Num[AnyArray, "n n"], y: Num[AnyArray, "n"] | Num[AnyArra
     if k.shape[0] != k.shape[1]:
         raise ValueError(f"k must be a square matrix, got shape {k.shape}.")
     if y.ndim not in (1, 2) or len(y) != len(k) or not y.size:
-        raise ValueError(f"y must have shape ({len(k)},) or ({len(k)}, outputs) to match k, got shape {y.shape}.")
+        raise ValueError(
+            f"y must be a nonempty array of shape ({len(k)},) or ({len(k)}, outputs) to match k, got shape {y.shape}."
+        )
     return _alignment(k, y.reshape(len(y), -1))
 
 
 @keeps_float64
 def _alignment(k: AnyArray, labels: AnyArray) -> AnyArray:
-    k, labels = map(scaled, promoted(k, labels))
+    k, labels = (scaled(array)[0] for array in promoted(k, labels))
     gram = labels @ labels.T
     return jnp.sum(k * gram) / (jnp.linalg.norm(k) * jnp.linalg.norm(gram))
 
 
 def _floating(name: str, value: Any) -> AnyArray:
-    """Return a real array in at least float32; integers outside of traced functions become float64."""
+    """Return a real array; integers become float64 unless they are traced."""
     array = traceable_array(name, value)
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        return array.astype(jnp.float32) if jnp.finfo(array.dtype).bits < 32 else array
-    return array.astype(jax.dtypes.canonicalize_dtype(float) if is_traced(array) else np.float64)
+    return array if is_traced(array) or jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float64)
 
 
 def _matrix(name: str, value: Any) -> AnyArray:

@@ -213,7 +213,9 @@ def weights(variables: Variables, name: str) -> AnyArray:
             f"variables must be a mapping with arrays under 'params' or 'fixed', got {described(variables)}."
         )
     if not isinstance(name, str) or name not in arrays:
-        raise ValueError(f"name must be the name of an array ({', '.join(map(str, arrays))}), got {described(name)}.")
+        raise ValueError(
+            f"name must be one of the arrays in variables ({', '.join(map(str, arrays))}), got {described(name)}."
+        )
     return arrays[name]
 
 

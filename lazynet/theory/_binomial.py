@@ -7,7 +7,7 @@ from lazynet.arguments import check_count, described
 from lazynet.arrays import float64_array
 from lazynet.theory._fits import CONFIDENCE
 
-# Largest number of examples accepted. Up to this limit, the number of errors is exact in float64.
+# Largest number of examples accepted. Up to this limit, float64 represents every number of errors exactly.
 MOST = 10**15
 
 
@@ -25,8 +25,8 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
         Lower and upper ends of the intervals, each with the same shape as `error` and with NaN for missing values.
 
     Raises:
-        ValueError: If an error rate that is not NaN is not between 0 and 1 or not a multiple of 1 / n, or if `n` is not
-            an integer between 1 and 10^15.
+        ValueError: If an error rate is not between 0 and 1 or is clearly not a multiple of 1 / n (NaN is allowed), or
+            if `n` is not an integer between 1 and 10^15.
 
     >>> import numpy as np
     >>> from lazynet.theory import binomial_interval
@@ -42,10 +42,10 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
         raise ValueError(f"error must be between 0 and 1, got {described(error)}.")
     errors, tail = np.round(rates * n), (1 - CONFIDENCE) / 2
     # Rates may have been rounded to float32.
-    if (np.abs(rates * n - errors) > 1e-3 + 1e-6 * errors).any():
+    if (np.abs(rates * n - errors) > 1e-3 + 1e-7 * errors).any():
         raise ValueError(
             f"error must consist of multiples of 1 / n = 1 / {n}, got {described(error)}. If it is a mean over seeds, "
-            "pass the error of each seed."
+            "pass the error rate of each seed instead."
         )
     low = np.where(errors == 0, 0.0, scipy.stats.beta.ppf(tail, errors, n - errors + 1))
     high = np.where(errors == n, 1.0, scipy.stats.beta.ppf(1 - tail, errors + 1, n - errors))

@@ -34,12 +34,12 @@ def neuron_movement_bound(
         lambda_min: Smallest eigenvalue of the infinite-width kernel on the training set.
 
     Returns:
-        The bound, in the units of the weights and with the same shape as `residual_norm`. It is infinite if
-        `lambda_min` is zero or negative, and NaN if `lambda_min` or `residual_norm` is NaN.
+        The bound, in the units of the weights and with the same shape as `residual_norm`. It is NaN where `lambda_min`
+        or `residual_norm` is NaN, and otherwise infinite if `lambda_min` is zero or negative.
 
     Raises:
-        ValueError: If `n` is not a positive number, if `width` is not a positive integer, if `residual_norm` does not
-            consist of nonnegative numbers, or if `lambda_min` is not a number (NaN is allowed).
+        ValueError: If `n` is not a positive number, if `width` is not a positive integer, if `residual_norm` is not
+            numeric or contains a negative number, or if `lambda_min` is not a number. NaN is allowed in the last two.
 
     >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
@@ -249,10 +249,9 @@ def population_bound(
     check_flag("symmetric", symmetric)
     ball = max(1, int(np.ceil(movement)))
     share = delta / 2 / (ball * (ball + 1))
-    if share == 0:
-        return np.inf  # no float is small enough for the share
     if width is None and radius is None:
-        return generalization_bound(train_loss, ball / np.sqrt(2 * n), n, share)
+        # If the share underflows, infinity is a valid, though vacuous, bound.
+        return generalization_bound(train_loss, ball / np.sqrt(2 * n), n, share) if share else np.inf
     if width is None or radius is None:
         raise ValueError(
             f"width and radius must either both be given or both be omitted, got {described(width)} and "
@@ -264,6 +263,8 @@ def population_bound(
         raise ValueError(f"radius must be at least movement / sqrt(width) = {smallest:.6g}, got {radius}.")
     power = int(np.ceil(np.log2(radius)))
     share /= 3 * (abs(power) + 1) ** 2
+    if share == 0:
+        return np.inf
     with np.errstate(over="ignore"):
         near = rademacher_bound(n, width, ball, 2.0**power, init_scale, share, symmetric=symmetric)
     return generalization_bound(train_loss, near, n, share) if np.isfinite(near) else np.inf

@@ -17,8 +17,8 @@ from lazynet.theory._fits import Fit, check_ends, check_widths_and_values, half_
 LOGS = np.linspace(-12.0, 12.0, 2401)
 # Smallest and largest possible values of q, the power of the correction, if q is fitted.
 POWERS = (0.25, 2.0)
-# Smallest and largest power of the correction accepted by `fit_correction`, and the number of seeds from which on
-# `seeds_needed` raises an error.
+# Smallest and largest power of the correction accepted by `fit_correction`, and the number of seeds at or above
+# which `seeds_needed` raises an error.
 LEAST_POWER, MOST_POWER = 0.01, 10.0
 MOST_SEEDS = 10**15
 # Sums of squares that differ by less than this amount are considered equal, to allow for rounding errors.
@@ -262,11 +262,11 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         half_width: Half the desired width of the interval, positive.
 
     Returns:
-        Number of seeds, rounded up, and at least 2.
+        Number of seeds, rounded up to an integer and never less than 2.
 
     Raises:
-        ValueError: If `fit` is not a `Fit` or `Correction` with a bounded interval, if `seeds` is not an integer of at
-            least 2, or if `half_width` is not positive or is so small that 10^15 or more seeds are needed.
+        ValueError: If `fit` is not a `Fit` or `Correction` with a bounded interval, if `seeds` is not an integer
+            between 2 and 10^15, or if `half_width` is not positive or is so small that 10^15 or more seeds are needed.
 
     >>> from lazynet.theory import Fit, seeds_needed
     >>> seeds_needed(Fit(-0.5, -0.55, -0.45, -0.5), seeds=4, half_width=0.01)

@@ -17,7 +17,7 @@ Relation = Literal["equal", "at most"]
 
 # Exponents that differ by at most this amount are considered equal, to allow for rounding errors.
 ROUNDING = 1e-6
-# Largest number of hidden layers.
+# Largest number of hidden layers accepted.
 DEEPEST = 10_000
 
 
@@ -131,7 +131,8 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         A list of predicted exponents, which may be empty.
 
     Raises:
-        ValueError: If `scaling` is not a `Scaling`, or if one of its attributes is not as described there.
+        ValueError: If `scaling` is not a `Scaling`, or if one of its attributes has a value that `Scaling` does not
+            describe.
 
     >>> from lazynet.theory import Scaling, predicted_exponents
     >>> ntk = Scaling(init=0.0, output=0.0, learning_rate=0.0, symmetric=True, homogeneous=True, train="hidden")

@@ -12,7 +12,7 @@ from lazynet.arrays import float64_array
 from lazynet.theory._exponents import Relation
 
 CONFIDENCE = 0.95
-# Largest width in fits; its reciprocal is the smallest.
+# Largest width accepted in fits. The smallest is its reciprocal.
 WIDEST = 1e15
 
 Status = Literal["holds", "fails", "undecided"]
@@ -42,9 +42,9 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
     s^2 / (n mean^2) for n seeds with standard deviation s. The interval uses the quantile of Student's t-distribution
     with Satterthwaite's degrees of freedom. For log-normal values whose logarithms have a standard deviation of up to
     0.5, it contains the true exponent in 92% to 98% of trials, even with two seeds or with noise that differs between
-    widths. Means of more skewed values converge slowly: at a standard deviation of 1.5, an interval from 8 seeds
-    contains the exponent in only 86% of trials. The interval is unbounded on one side if so many values at a width are
-    zero that all of them could have been zero by chance.
+    widths. The means of more strongly skewed values approach a normal distribution only slowly: at a standard deviation
+    of 1.5, an interval based on 8 seeds contains the true exponent in only 86% of trials. The interval is unbounded on
+    one side if so many values at a width are zero that all of them could have been zero by chance.
 
     Args:
         widths: Widths, shape (w,).
@@ -94,11 +94,11 @@ def check_widths_and_values(widths: Any, values: Any) -> tuple[Float[np.ndarray,
     found, of_seeds = float64_array("widths", widths), float64_array("values", values)
     if found.ndim != 1 or not ((found >= 1 / WIDEST) & (found <= WIDEST)).all():
         raise ValueError(
-            f"widths must be a one-dimensional array of positive numbers of at most {WIDEST:g}, got "
+            f"widths must be a one-dimensional array of numbers between {1 / WIDEST:g} and {WIDEST:g}, got "
             f"{described(widths)}."
         )
     if (np.diff(np.log(np.sort(found))) < 1e-12).any():
-        raise ValueError(f"widths must be distinct, got {found.tolist()}.")
+        raise ValueError(f"widths must be distinct by more than rounding, got {found.tolist()}.")
     if of_seeds.ndim != 2 or len(of_seeds) != len(found) or not of_seeds.size:
         raise ValueError(
             f"values must be a nonempty array of shape ({len(found)}, seeds) to match widths, got {described(values)}."

@@ -154,6 +154,8 @@ def test_alignment_does_not_depend_on_the_dtype_of_labels(dtype):
     assert float(measures.label_alignment(a @ a.T, y.astype(dtype))) == pytest.approx(expected, rel=1e-12)
     traced = jax.jit(measures.label_alignment)((a @ a.T).astype("float32"), y.astype(dtype))
     assert float(traced) == pytest.approx(expected, rel=1e-5)
+    # Unsigned integers do not wrap around.
+    assert float(measures.relative_distance(np.eye(2, dtype="uint8"), 2 * np.eye(2, dtype="uint8"))) == 0.5
     large = (1000 * np.diag([3, 4])).astype("int16")
     assert float(measures.label_alignment(large, np.ones(2))) == pytest.approx(7 / 10)
 
@@ -169,6 +171,11 @@ def test_squares_of_kernels_stay_in_range(dtype, scale):
     assert measures.kernel_velocity(np.stack([a, b]), np.array([0.0, 0.5])) == 2
     assert float(measures.label_alignment(a + b, np.array([1.0, -1.0], dtype))) == pytest.approx(0.5**0.5, rel=1e-3)
     assert float(measures.relative_distance(3 * a, a)) == pytest.approx(2, rel=1e-3)
+    # The square of this distance is out of range, but the distance is not.
+    one = np.ones((2, 2), dtype)
+    largest = np.float64(abs(a - one).max())
+    expected = largest * np.linalg.norm((a - one) / largest) / 2
+    assert float(measures.relative_distance(a, one)) == pytest.approx(expected, rel=1e-3)
     if dtype == "float64":
         return
     y = np.full(2, scale, dtype)
@@ -185,7 +192,8 @@ def test_wide_numbers_of_other_types_are_not_narrowed():
         with unchecked():
             found = float(measures.kernel_distance(convert(k), convert(other)))
         assert found == pytest.approx(expected, rel=1e-6)
-    found = measures.relative_distance(xr.DataArray(other), xr.DataArray(k))
+    with unchecked():
+        found = measures.relative_distance(xr.DataArray(other), xr.DataArray(k))
     assert float(found) == pytest.approx(float(measures.relative_distance(other, k)), rel=1e-6)
     # 2^32 is 0 in int32.
     assert float(measures.kernel_distance(np.diag([2**32, 1]), np.diag([1, 0]))) == pytest.approx(2.0**-65, rel=1e-6)

@@ -31,8 +31,8 @@ def ordered(result: Result) -> Result:
     be in a different order.
 
     Raises:
-        ValueError: If `result` is not a Dataset, if a coordinate is missing, or if a width, seed or step occurs more
-            than once or not at all.
+        ValueError: If `result` is not a Dataset, if a coordinate is missing, if there are no widths, seeds or steps, or
+            if one of them occurs more than once.
     """
     _check_dataset(result)
     for name in ("width", "seed", "step"):

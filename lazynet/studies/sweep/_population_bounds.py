@@ -31,8 +31,8 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
 
     Raises:
         ValueError: If the theorem does not cover the networks, their initialization, the inputs or the loss, if a
-            quantity is missing or was measured on only some of the training examples, or if the result has axes other
-            than width and seed or members of another sweep.
+            quantity is missing or was measured on only some of the training examples, if the result has axes other than
+            width and seed, or if it contains members of another sweep.
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import population_bounds
@@ -53,11 +53,12 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
         raise ValueError(f"result must contain the loss on all training examples, got the loss on only {rows} of them.")
     if settings["traits"]["scaling"] is None:
         raise ValueError(
-            "result must be a sweep with lazynet's own initialization, got a user-defined network or start."
+            "result must come from networks with lazynet's own initialization, got a user-defined network or start."
         )
     if "row_norms" in settings:
         raise ValueError(
-            f"result must be a sweep with inputs of unit norm, got training rows of norms {settings['row_norms']}."
+            "result must come from inputs of unit norm, got training rows with norms from "
+            f"{' to '.join(f'{norm:g}' for norm in settings['row_norms'])}."
         )
     for name in ("train_loss", "displacement", "max_neuron_displacement", "init_scale"):
         if name not in result.variables:
