@@ -158,6 +158,13 @@ def result() -> Any:
     return lz.sweep(network(), data(), [2, 4], 2, 2, progress=False)
 
 
+@cache
+def result_of_unit_rows() -> Any:
+    """Return the result of a small sweep on rows of unit norm."""
+    rows = lz.data.unit_rows(X)
+    return lz.sweep(network(), lz.Dataset(rows, Y, rows[:2], Y[:2]), [2, 4], 2, 2, progress=False)
+
+
 def stax_layers(width: int) -> Any:
     """Return a stax network with one hidden layer."""
     from lazynet.kernels import neural_tangents
@@ -286,6 +293,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "measures.leading_values.values": lambda: np.array([2.0, 1.0]),
     "measures.unregister_quantity.name": lambda: "largest_weight",
     "networks.weights.name": lambda: "hidden",
+    "studies.sweep.population_bounds.result": result_of_unit_rows,
     "Adapted.apply.variables": lambda: dict(adapted().init(jax.random.key(0), jnp.asarray(X, jnp.float32))),
 }
 # Optional arguments that keep valid calls small or quiet.

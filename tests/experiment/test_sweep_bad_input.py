@@ -267,7 +267,7 @@ def test_jobs_that_need_more_memory_are_refused_with_the_numbers(monkeypatch):
     monkeypatch.setattr(plan, "available_memory", lambda: 8_000)
     with pytest.raises(ValueError, match=r"infinite-width kernel of 16 training rows .*0\.00 GB"):
         lz.sweep(lz.TwoLayer(width=16), DATA, [16], seeds=1, steps=1)
-    with pytest.raises(ValueError, match=r"kernel of 20 rows"):
+    with pytest.raises(ValueError, match=r"kernel with 20 rows"):
         lz.kernel_flow(np.eye(20), np.ones(20), times=[1.0], method="exact")
     with pytest.raises(ValueError, match=r"^A kernel of 16 x 80 entries in float64"):
         lz.analytic_kernel(lz.TwoLayer(width=2))(DATA.x_train, np.ones((80, DATA.x_train.shape[1])))
