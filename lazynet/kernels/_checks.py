@@ -1,6 +1,10 @@
 """Argument checks shared by several modules of this package."""
 
+import jax.numpy as jnp
+import numpy as np
+
 from lazynet.arguments import check_choice
+from lazynet.arrays import is_traced
 from lazynet.typing import AnyArray
 
 
@@ -24,4 +28,31 @@ def check_rows(x1: AnyArray, x2: AnyArray | None) -> None:
     if x2 is not None and (x2.ndim < 2 or x2.shape[1:] != x1.shape[1:] or not len(x2)):
         raise ValueError(
             f"x2 must be a nonempty array with rows of shape {x1.shape[1:]} to match x1, got shape {x2.shape}."
+        )
+
+
+def check_float32_range(name: str, x: AnyArray | None) -> None:
+    """Check that the squared norms of rows neither overflow nor underflow in float32.
+
+    Args:
+        name: Name of the rows in error messages.
+        x: Rows, shape (n, ...), or None. Only concrete floating-point rows are checked.
+
+    Raises:
+        ValueError: If the squared norm of a row that is not zero is not representable in float32.
+    """
+    if x is None or is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating):
+        return
+    rows = np.asarray(x).reshape(len(x), -1)
+    if rows.dtype.kind != "f":
+        # NumPy does not compute with bfloat16 and similar dtypes.
+        rows = rows.astype(np.float32)
+    limits = np.finfo(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    wrong = np.flatnonzero(rows.any(axis=1) & ~((norms >= limits.tiny**0.5) & (norms <= limits.max**0.5)))
+    if wrong.size:
+        raise ValueError(
+            f"{name} must have rows whose squared norms are representable in float32, got a norm of "
+            f"{np.linalg.norm(rows[wrong[0]].astype(np.longdouble)):.3g} in row {wrong[0]}. Rescale the rows."
         )

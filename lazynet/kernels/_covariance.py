@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels._door import neural_tangents
-from lazynet.kernels._dual import ReluParts, closed_form_layer
+from lazynet.kernels._dual import ReluParts, check_scale_of_closed_form, closed_form_layer, sine_dual
 from lazynet.kernels._smooth import second_moment, smooth_dual, smooth_series
 from lazynet.networks import Function, get_activation
 from lazynet.precision import host_float64
@@ -43,8 +43,9 @@ def covariance_dual(
 ) -> Dual:
     """Compute the expectations in `Dual`, as float64 arrays, for jointly normal u_i and v_j with mean zero.
 
-    The activations relu, leaky_relu and abs use the closed form of Cho and Saul 2009, and erf, gelu and sin use the
-    closed forms implemented in neural-tangents. All other activations use series in the angle between two rows.
+    The activations relu, leaky_relu and abs use the closed form of Cho and Saul 2009, erf and gelu use the closed forms
+    implemented in neural-tangents, and sin uses `sine_dual`. All other activations use series in the angle between two
+    rows.
 
     For relu, leaky_relu and abs, the rounding error in the cosine perturbs the angle between nearly parallel rows,
     which causes errors of up to 2e-8 in the slopes. For parallel rows, the slopes are exact.
@@ -64,6 +65,7 @@ def covariance_dual(
         return _relu(relu_parts, covariance, variance1, variance2)
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         if layer is not None:
+            check_scale_of_closed_form(activation, np.sqrt(max(variance1.max(initial=0), variance2.max(initial=0))))
             return Dual(*map(np.asarray, closed_form(layer)(covariance, variance1, variance2)))
         return _smooth(activation, covariance, variance1, variance2)
 
@@ -88,15 +90,17 @@ def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, 
 
 @functools.cache
 def closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
-    """Compile the neural-tangents layer of an activation into a function that takes covariances.
+    """Compile the closed form of an activation into a function that takes covariances.
 
     Args:
-        name: Name of the layer, such as "Erf".
+        name: Name of the neural-tangents layer, such as "Erf".
 
     Returns:
         A function that maps the covariances and variances, in the order of the arguments of `covariance_dual`, to the
         expectations in `Dual`. JAX must be allowed to promote dtypes and ranks.
     """
+    if name == "Sin":
+        return jax.jit(sine_dual)
     stax = neural_tangents().stax
     layer, before = getattr(stax, name)()[2], stax.Dense(1)[2]
 

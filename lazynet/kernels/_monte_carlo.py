@@ -12,7 +12,7 @@ from jaxtyping import Real
 from lazynet.arguments import calls_of, check_callback, check_count, check_key
 from lazynet.arrays import real_array
 from lazynet.kernels._blockwise import as_static
-from lazynet.kernels._checks import check_rows
+from lazynet.kernels._checks import check_float32_range, check_rows
 from lazynet.kernels._layerwise import Differentiable, layers_of, product_of
 from lazynet.networks import Model, check_model, check_rows_alone, traits
 from lazynet.plan import MOST, check_memory
@@ -72,7 +72,8 @@ def monte_carlo_kernel(
         A `MonteCarloKernel`. Each kernel is computed in float32, and the mean is computed in float64.
 
     Raises:
-        ValueError: If `starts` is less than 2, or if the kernel does not fit in memory.
+        ValueError: If `starts` is less than 2, if the squared norm of a row is not representable in float32, or if the
+            kernel does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> network, x = lz.TwoLayer(width=256, symmetric=False), np.eye(2)
@@ -87,6 +88,8 @@ def monte_carlo_kernel(
     key = jax.random.key(0) if key is None else check_key(key)
     x1, x2 = real_array("x1", x1), None if x2 is None else real_array("x2", x2)
     check_rows(x1, x2)
+    for name, rows in (("x1", x1), ("x2", x2)):
+        check_float32_range(name, rows)
     # Integers, such as token ids, are passed to user-supplied networks as integers.
     kinds = {x.dtype.kind for x in (x1, x2) if x is not None}
     dtype = np.int32 if kinds <= {"i", "u"} and traits(network).integers else np.float32

@@ -275,8 +275,10 @@ class Inverse:
         Returns:
             The quadratic form.
         """
-        half = scipy.linalg.solve_triangular(self._factor[0], y, lower=True, check_finite=False)
-        return float(np.sum(half**2))
+        return float(np.sum(self._half(y) ** 2))
+
+    def _half(self, y: np.ndarray) -> np.ndarray:
+        return np.asarray(scipy.linalg.solve_triangular(self._factor[0], y, lower=True, check_finite=False))
 
     def complexity(self, y: Targets) -> float:
         """Compute the complexity measure sqrt(2 y' K^-1 y / n); see `lazynet.complexity`.
@@ -291,7 +293,10 @@ class Inverse:
             ValueError: If `y` is not finite or does not match the kernel.
         """
         targets = check_targets(y, len(self._matrix))
-        return float(np.sqrt(2 * self.quadratic_form(targets) / len(targets)))
+        half = self._half(targets)
+        # Dividing by the largest entry keeps the squares in range.
+        largest = np.abs(half).max() or 1.0
+        return float(largest * np.sqrt(2 * np.sum((half / largest) ** 2) / len(targets)))
 
     @cached_property
     def lambda_min(self) -> float:

@@ -105,8 +105,6 @@ def traced_dual(
     relu_parts, layer = get_activation(activation).relu_parts, closed_form_layer(activation)
     if relu_parts is not None:
         return _relu(relu_parts, covariance, variance1, variance2)
-    if layer == "Sin":
-        return _sine(covariance, variance1, variance2)
     if layer is not None:
         # neural-tangents relies on dtype and rank promotion, which the user may have disabled.
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
@@ -142,16 +140,6 @@ def _relu(relu_parts: ReluParts, covariance: Array, variance1: Array, variance2:
     a, b = relu_parts
     linear, square = a * (a + b), a * (a + b) + b**2 / 2
     return Dual(linear * norms * cosine + b**2 * value, linear + b**2 * slope, square * variance1, square * variance2)
-
-
-def _sine(covariance: Array, variance1: Array, variance2: Array) -> Dual:
-    """Return the expectations in `Dual` for the sine, without the cancellation of the formula in neural-tangents."""
-    half = (variance1[:, None] + variance2[None, :]) / 2
-    close, opposite = jnp.exp(covariance - half), jnp.exp(-covariance - half)
-    # E[sin u sin v] = exp(-half) sinh(covariance). For large covariances, sinh would overflow.
-    small = jnp.abs(covariance) < 1
-    value = jnp.where(small, jnp.sinh(jnp.where(small, covariance, 0)) * jnp.exp(-half), (close - opposite) / 2)
-    return Dual(value, (close + opposite) / 2, *(-jnp.expm1(-2 * v) / 2 for v in (variance1, variance2)))
 
 
 def _smooth(series_of: Callable[[str], WideSeries], covariance: Array, variance1: Array, variance2: Array) -> Dual:

@@ -56,8 +56,13 @@ def scaled(values: AnyArray) -> tuple[Array, Array]:
         which it was divided. Derivatives treat e as a constant.
     """
     values = jnp.asarray(values)
-    exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(values))))[1]
+    exponent = binary_exponent(jnp.max(jnp.abs(values), initial=0))
     return jnp.ldexp(values, -exponent), exponent
+
+
+def binary_exponent(largest: Array) -> Array:
+    """Return the exponent e for which largest / 2^e is between 1/2 and 1; its derivative is zero."""
+    return jnp.frexp(jax.lax.stop_gradient(largest))[1]
 
 
 def rms(difference: np.ndarray, axes: int) -> np.ndarray:
@@ -70,7 +75,10 @@ def rms(difference: np.ndarray, axes: int) -> np.ndarray:
     Returns:
         An array with the remaining axes.
     """
-    return np.asarray(np.sqrt(np.mean(difference**2, axis=tuple(range(-axes, 0)))))
+    values = np.asarray(difference)
+    if values.dtype.kind != "f" or values.dtype.itemsize < 4:
+        values = values.astype(np.float64)
+    return np.asarray(np.sqrt(np.mean(values**2, axis=tuple(range(-axes, 0)))))
 
 
 @keeps_float64
@@ -113,12 +121,17 @@ def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
     Returns:
         Fractions, an array of shape (...), with NaN wherever a prediction is NaN or has overflowed.
 
+    Raises:
+        ValueError: If the shape of `f` does not end with the shape of `y`.
+
     >>> import numpy as np
     >>> from lazynet.measures import zero_one_error
     >>> float(zero_one_error(np.array([0.5, -0.5]), np.array([1.0, 1.0])))
     0.5
     """
     f, y = np.asarray(f), np.asarray(y)
+    if f.shape[max(0, f.ndim - y.ndim) :] != y.shape:
+        raise ValueError(f"f must have shape {y.shape} or (..., {', '.join(map(str, y.shape))}), got shape {f.shape}.")
     wrong = y * f <= 0 if y.ndim == 1 else np.argmax(f, axis=-1) != np.argmax(y, axis=-1)
     unknown = ~np.isfinite(f) if y.ndim == 1 else ~np.isfinite(f).all(axis=-1)
     return np.asarray(np.where(unknown.any(axis=-1), np.nan, np.mean(wrong, axis=-1)))

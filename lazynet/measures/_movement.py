@@ -1,13 +1,16 @@
 """Displacements of weights and changes in activations.
 
-JAX can trace all functions in this module. Their results have the same dtype as the inputs, and NumPy float64 arrays
-are not cast to float32.
+JAX can trace all functions in this module. Their results have the same dtype as the inputs, but at least 32 bits, and
+NumPy float64 arrays are not cast to float32. Squares stay in range, and integers do not wrap around.
 """
+
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
+from lazynet.measures._gaps import binary_exponent, promoted, scaled
 from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray
 
@@ -22,7 +25,12 @@ def parameter_norm(params: PyTree) -> AnyArray:
     Returns:
         A scalar.
     """
-    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)))
+    leaves = [promoted(leaf)[0] for leaf in jax.tree.leaves(params)]
+    if not leaves:
+        return jnp.zeros(())
+    largest = reduce(jnp.maximum, [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves])
+    exponent = binary_exponent(largest)
+    return jnp.ldexp(jnp.sqrt(sum(jnp.sum(jnp.ldexp(leaf, -exponent) ** 2) for leaf in leaves)), exponent)
 
 
 @keeps_float64
@@ -36,7 +44,14 @@ def displacement(params: PyTree, start: PyTree) -> AnyArray:
     Returns:
         A scalar.
     """
-    return parameter_norm(jax.tree.map(lambda now, before: now - before, params, start))
+    return parameter_norm(jax.tree.map(_change, params, start))
+
+
+def _change(now: AnyArray, before: AnyArray) -> AnyArray:
+    if jnp.shape(now) != jnp.shape(before):
+        raise ValueError(f"start must have an array of shape {jnp.shape(now)}, got shape {jnp.shape(before)}.")
+    now, before = promoted(now, before)
+    return now - before
 
 
 @keeps_float64
@@ -49,7 +64,7 @@ def array_norms(params: PyTree) -> Float[AnyArray, " arrays"]:
     Returns:
         Norms in the order of `jax.tree.leaves`.
     """
-    return jnp.stack([jnp.sqrt(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(params)])
+    return jnp.stack([parameter_norm(leaf) for leaf in jax.tree.leaves(params)])
 
 
 @keeps_float64
@@ -63,7 +78,7 @@ def array_displacements(params: PyTree, start: PyTree) -> Float[AnyArray, " arra
     Returns:
         Frobenius norms in the order of `jax.tree.leaves`.
     """
-    return array_norms(jax.tree.map(lambda now, before: now - before, params, start))
+    return array_norms(jax.tree.map(_change, params, start))
 
 
 @keeps_float64
@@ -77,7 +92,8 @@ def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m
     Returns:
         A scalar.
     """
-    return jnp.sqrt(jnp.max(jnp.sum((w - start) ** 2, axis=1)))
+    change, exponent = scaled(_change(w, start))
+    return jnp.ldexp(jnp.sqrt(jnp.max(jnp.sum(change**2, axis=1))), exponent)
 
 
 @keeps_float64

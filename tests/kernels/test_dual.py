@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lazynet.kernels import _dual as dual
+from lazynet.kernels._covariance import covariance_dual
 from lazynet.kernels._dual import gaussian_dual
 
 ACTIVATIONS = ["relu", "erf", "tanh", "gelu", "softplus"]
@@ -126,3 +127,30 @@ def test_programs_are_traced_once():
 def test_float64_stays_inside():
     gaussian_dual("gelu", rows(3, 4))
     assert jnp.ones(1).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-7, 1e-4, 1.0, 3.0])
+def test_sine_formula(scale):
+    x1, x2 = scale * rows(4, 3, seed=1), scale * rows(5, 3, seed=2)
+    half = (np.sum(x1**2, axis=1)[:, None] + np.sum(x2**2, axis=1)) / 2
+    np.testing.assert_allclose(gaussian_dual("sin", x1, x2), np.exp(-half) * np.sinh(x1 @ x2.T), rtol=1e-12)
+    np.testing.assert_allclose(gaussian_dual("sin", x1, x2, 1.0, True), np.exp(-half) * np.cosh(x1 @ x2.T), rtol=1e-12)
+    deep = covariance_dual("sin", x1 @ x2.T, np.sum(x1**2, axis=1), np.sum(x2**2, axis=1))
+    np.testing.assert_allclose(deep.value, gaussian_dual("sin", x1, x2), rtol=1e-12)
+    np.testing.assert_allclose(deep.variance1, -np.expm1(-2 * np.sum(x1**2, axis=1)) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["erf", "gelu", "sin"])
+def test_rows_at_which_closed_forms_lose_their_digits_are_refused(activation):
+    x = rows(3, 4, seed=0)
+    x *= 9e3 / np.linalg.norm(x, axis=1).max()
+    assert np.isfinite(gaussian_dual(activation, x)).all()
+    for refuses in (
+        lambda: gaussian_dual(activation, 2 * x),
+        lambda: gaussian_dual(activation, x, init_scale=2.0),
+        lambda: covariance_dual(activation, 4 * x @ x.T, *2 * [4 * np.sum(x**2, axis=1)]),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^init_scale times the largest row norm must be .* kernel of {activation} "
+        ):
+            refuses()

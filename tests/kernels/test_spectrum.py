@@ -164,3 +164,8 @@ def test_the_largest_eigenvalue_of_difficult_matrices():
     assert Inverse(1e20 * (a @ a.T + np.eye(n))).lambda_min / 1e20 == pytest.approx(
         np.linalg.eigvalsh(a @ a.T + np.eye(n))[0], rel=1e-9
     )
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-162, 1e160])
+def test_the_complexity_of_targets_of_any_size(scale):
+    assert lz.complexity(np.eye(3), np.full(3, scale)) / scale == pytest.approx(2**0.5)

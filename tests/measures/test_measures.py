@@ -278,3 +278,37 @@ def test_all_measures_of_arrays_are_among_them():
     catalog = {"catalog", "check_schema", "label_result", "reference", "register_quantity", "registered"}
     catalog |= {"settings_by_width", "unregister_quantity", "reserved_names"}
     assert functions - other - catalog <= tested
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("float32", 1e-30), ("float32", 1e20), ("float64", 1e-170), ("float64", 1e170), ("float16", 300), ("int8", 1)],
+)
+def test_movements_stay_in_range(dtype, scale):
+    w = (scale * np.array([[3, -4], [100, 0]])).astype(dtype)
+    start = -w if dtype == "int8" else np.zeros_like(w)
+    factor = scale * (2 if dtype == "int8" else 1)
+    norm = 25 + 100**2
+    for found, expected in (
+        (measures.displacement({"a": w, "b": w}, {"a": start, "b": start}), (2 * norm) ** 0.5),
+        (measures.array_displacements({"a": w}, {"a": start})[0], norm**0.5),
+        (
+            measures.max_neuron_displacement(w.astype(w.dtype if w.dtype.kind == "f" else float), start.astype(float)),
+            100,
+        ),
+    ):
+        assert float(found) / factor == pytest.approx(expected, rel=1e-3)
+    assert float(measures.parameter_norm({"a": w})) / scale == pytest.approx(norm**0.5, rel=1e-3)
+
+
+def test_shapes_that_would_be_broadcast_are_refused():
+    w = np.ones((4, 3))
+    for refuses in (measures.displacement, measures.array_displacements, measures.max_neuron_displacement):
+        with (
+            unchecked(),
+            pytest.raises(ValueError, match=r"^start must have an array of shape \(4, 3\), got shape \(1, 3"),
+        ):
+            refuses(w, w[:1])
+    with pytest.raises(ValueError, match=r"^f must have shape \(3, 1\) or"):
+        measures.zero_one_error(np.array([0.5, 0.2, -0.3]), np.array([[1.0], [-1.0], [-1.0]]))
+    assert measures.rms(np.array([[100, 100]], np.int8), 1) == 100

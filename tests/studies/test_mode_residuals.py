@@ -310,3 +310,17 @@ def test_the_figure(narrow, data, analytic):
         assert axes.get_xlabel()
         assert axes.get_ylabel()
         assert axes.get_title()
+
+
+@pytest.mark.slow
+def test_runs_with_other_targets_or_without_their_start_are_refused():
+    data, network = lz.load_dataset("digits", n_train=8, n_test=2), lz.TwoLayer(width=16)
+    run, k = lz.train(network, data, member_key(16, 0), steps=10), lz.analytic_kernel(network)(data.x_train)
+    whole = lz.mode_residuals(run, k, data.y_train)
+    with unchecked():
+        assert lz.mode_residuals(run, k.tolist(), data.y_train).identical(whole)
+    for steps in (slice(2, None), slice(None, None, -1)):
+        with pytest.raises(ValueError, match=r"^run must have snapshots in ascending order from step 0"):
+            lz.mode_residuals(run._replace(snapshots=run.snapshots.isel(step=steps)), k, data.y_train)
+    with pytest.raises(ValueError, match=r"^y must contain the targets on which the network was trained"):
+        lz.mode_residuals(run, k, (data.y_train + 1) / 2)

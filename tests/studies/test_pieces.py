@@ -131,3 +131,30 @@ def test_few_seeds_and_widths_are_weak_evidence(whole):
     assert "weak evidence: only 2 seeds" in str(lz.verify(whole.isel(seed=[0, 1])))
     assert "weak evidence: only 2 widths" in str(lz.verify(whole.isel(width=[0, 1])))
     assert "weak evidence" not in str(lz.verify(whole))
+
+
+@pytest.mark.slow
+def test_a_result_without_step_0_is_judged_at_all_its_steps(whole):
+    later = whole.isel(step=slice(1, None))
+    verdict, expected = lz.verify(later), lz.verify(whole)
+    assert [row.last_step_held for row in verdict.rows] == [row.last_step_held for row in expected.rows]
+    assert [row.by_step for row in verdict.rows] == [row.by_step for row in expected.rows]
+    # A violation at the first of these steps is found.
+    path = later.copy(deep=True)
+    path.max_neuron_displacement[0, 0, 0] = 10 * path.path_bound[0, 0, 0]
+    assert not lz.verify(path).passed
+    lz.plot(later).draw_without_rendering()
+    with pytest.raises(ValueError, match=r"^result must contain a snapshot after step 0"):
+        lz.verify(whole.isel(step=0))
+
+
+@pytest.mark.slow
+def test_results_that_were_joined_badly_are_refused(whole):
+    pieces = [whole.isel(step=slice(0, 3)), whole.isel(step=slice(3, None))]
+    joined = xr.concat(pieces, "step", data_vars="all", coords="minimal", compat="override")
+    with pytest.raises(
+        ValueError, match=r"^result must have a variable (stopped_step|status) without the dimension step"
+    ):
+        lz.verify(joined)
+    with pytest.raises(ValueError, match=r"^result must have numbers as its coordinate seed"):
+        lz.verify(whole.assign_coords(seed=[str(seed) for seed in whole.seed.values]))

@@ -22,7 +22,7 @@ def plot_limit(result: Result) -> Figure:
 
     settings = json.loads(result.attrs["settings"])
     tested = "test_error" in result
-    later = result.isel(step=slice(1, None))
+    later = result.isel(step=result.step.values > 0)
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11 if tested else 6, 4.4), layout="constrained")
         panels = figure.subplots(1, 1 + tested, squeeze=False)[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.arguments import check_number
+from lazynet.arguments import check_number, described
 from lazynet.data import Dataset
 from lazynet.dispatch import dispatched
 from lazynet.dynamics import check_not_negative
@@ -24,6 +24,10 @@ from lazynet.studies.mode_residuals._modes import compare_modes
 from lazynet.studies.mode_residuals._study import KIND, TABLE, ModeResiduals
 from lazynet.studies.train import Run
 from lazynet.typing import MaybeNone, Result, SquareKernel, Targets
+
+# Largest difference between the norm of a run's initial residual, which is computed in float32, and the norm that the
+# targets imply, relative to the larger of this norm and the norm of the targets.
+SAME_TARGETS = 1e-3
 
 
 @dispatched
@@ -139,7 +143,8 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
 
     Raises:
         ValueError: If the network was not trained with plain full-batch gradient descent on the squared loss, if the
-            arguments have mismatched shapes, if the kernel is not a finite symmetric matrix or has a negative
+            arguments have mismatched shapes, if the snapshots do not start at step 0, if `y` differs from the targets
+            on which the network was trained, if the kernel is not a finite symmetric matrix or has a negative
             eigenvalue, or if the tolerance is not positive.
     """
     import xarray
@@ -155,13 +160,21 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     snapshots = run.snapshots
     if run.status == "stopped":
         snapshots = snapshots.sel(step=slice(None, int(snapshots.stopped_step)))
-    u = snapshots.train_prediction.values.astype(np.float64)
-    n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
+    u, steps = snapshots.train_prediction.values.astype(np.float64), snapshots.step.values
+    if not len(steps) or steps[0] != 0 or (np.diff(steps) <= 0).any():
+        raise ValueError(f"run must have snapshots in ascending order from step 0, got {described(steps.tolist())}.")
+    k = k if isinstance(k, Spectrum) else spectrum(k)
+    n = len(k.values)
     y = check_targets(y, n)
     if u.shape[1:] != y.shape:
         raise ValueError(f"y must have the shape {u.shape[1:]} of the run's predictions, got shape {y.shape}.")
-    k = k if isinstance(k, Spectrum) else spectrum(k)
-    steps = snapshots.step.values
+    far = float(np.linalg.norm(u[0] - y))
+    expected = float(snapshots.residual_norm[0]) if "residual_norm" in snapshots else far
+    if abs(far - expected) > SAME_TARGETS * max(expected, float(np.linalg.norm(y))):
+        raise ValueError(
+            "y must contain the targets on which the network was trained, with an initial residual of norm "
+            f"{expected:.6g}, got targets with an initial residual of norm {far:.6g}."
+        )
     arrays = compare_modes(k, y, u, settings["learning_rate"], steps, tolerance)
     table: dict[str, Any] = {name: (TABLE[name][: values.ndim], values) for name, values in arrays.items()}
     table["eigenvalue"] = ("mode", k.values[::-1])

@@ -95,7 +95,7 @@ def _draw_left(axes: Axes, result: Result) -> None:
 
     Each residual is normalized the same way as the mode's gap, and its sign is chosen so that it starts out positive.
     """
-    start, later = _start(result), result.isel(step=slice(1, None))
+    start, later = _start(result), result.isel(step=result.step.values > 0)
     drawn = _handful(start)
     for color, i in zip(width_colors(len(drawn)), drawn, strict=True):
         unit = start[i] * max(start[i], np.linalg.norm(start) / np.sqrt(len(start)))

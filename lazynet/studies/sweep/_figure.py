@@ -112,7 +112,7 @@ def _curves(result: Result, panel: str) -> dict[str, Curve]:
 
 def _draw_loss(axes: Axes, result: Result) -> None:
     """Plot the training loss at every width, with a dashed line for the loss that the kernel predicts."""
-    later = result.isel(step=slice(1, None))
+    later = result.isel(step=result.step.values > 0)
     loss, widths = later.train_loss, result.width.values
     for color, width in zip(width_colors(len(widths)), widths, strict=True):
         seeds = loss.sel(width=width)

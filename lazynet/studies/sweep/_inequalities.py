@@ -57,7 +57,7 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     The bounds in (ii) and (iii) include additional factors for the activation, the output scale and the number of
     outputs.
     """
-    moving = result.isel(step=slice(1, None))
+    moving = result.isel(step=result.step.values > 0)
     if "linearized_displacement" in result and settings_of(result)["traits"]["near_limit"]:
         wide = moving.isel(width=result.width.values >= SMALLEST_WIDTH)
         expected = wide.linearized_displacement.variable

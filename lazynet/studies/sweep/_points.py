@@ -31,8 +31,9 @@ def ordered(result: Result) -> Result:
     be in a different order.
 
     Raises:
-        ValueError: If `result` is not a Dataset, if a coordinate is missing, if there are no widths, seeds or steps, or
-            if one of them occurs more than once.
+        ValueError: If `result` is not a Dataset, if a coordinate is missing or not numeric, if there are no widths,
+            seeds or steps, if one of them occurs more than once, or if the step at which networks stopped depends on
+            the step.
     """
     _check_dataset(result)
     for name in ("width", "seed", "step"):
@@ -46,12 +47,20 @@ def ordered(result: Result) -> Result:
             ]
             result = result.drop_vars(lacking).drop_vars(name).merge(result[lacking].expand_dims(name))
         values = result[name].values
+        if values.dtype.kind not in "iuf":
+            raise ValueError(f"result must have numbers as its coordinate {name}, got values of type {values.dtype}.")
         if not len(values):
             raise ValueError(f"result must contain at least one {name}, got none.")
         if len(np.unique(values)) < len(values):
             raise ValueError(f"result must contain each {name} only once, got {values.tolist()}.")
         if (np.diff(values) < 0).any():
             result = result.sortby(name)
+    lengthened = [name for name in ("stopped_step", "status") if name in result and "step" in result[name].dims]
+    if lengthened:
+        raise ValueError(
+            f"result must have a variable {lengthened[0]} without the dimension step. Concatenate results along step "
+            "with data_vars='minimal'."
+        )
     return result
 
 

@@ -141,6 +141,8 @@ def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = Fals
     band = check_number("band", band, positive=True)
     check_flag("corrections", corrections)
     result = at_one_point(result)
+    if result.step[-1] == 0:
+        raise ValueError("result must contain a snapshot after step 0, got only step 0.")
     training = while_training(result)
     lacking = [name for name in ("width", "seed") if name not in training.dims]
     training = training.expand_dims(lacking).transpose("step", "width", "seed")
@@ -283,7 +285,9 @@ def _row(result: Result, prediction: Prediction, band: float, training: np.ndarr
     if "step" in values.dims:
         # A member that has stopped carries no information about later steps.
         trained = np.where(training, values.transpose("step", "width", "seed").values, np.nan)
-        for step, members in zip(result.step.values[1:], trained[1:], strict=True):
+        # At step 0, nothing has moved.
+        later = result.step.values > 0
+        for step, members in zip(result.step.values[later], trained[later], strict=True):
             fit, status = judged(members)
             by_step.append(StepFit(int(step), fit.exponent, fit.low, fit.high, status))
         for snapshot in by_step:
