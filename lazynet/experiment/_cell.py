@@ -274,14 +274,18 @@ def _warn_of_rounding(moved: np.ndarray | None, width: int, training: Training) 
     """
     if moved is None:
         return
+    # A displacement of exactly zero occurs if there is nothing to learn.
     final = moved[:, -1]
     noise = float(np.finfo(training.dtype).eps) * training.steps**0.5
     small = (final > 0) & (final * NOTICEABLE < noise)
     if small.any():
+        advice = "Scale the rows of the data to unit norm or reduce output_scale."
+        if training.dtype == "float32":
+            advice = "Scale the rows of the data to unit norm, reduce output_scale, or train in float64."
         warnings.warn(
-            f"At width {width}, the weights moved by only {final[small].min():.1e} of their norm, so the results have "
-            f"noticeable rounding errors of {training.dtype}. Scale the rows to unit norm, reduce output_scale, or "
-            "train in float64.",
+            f"At width {width}, the weights of {small.sum()} of {len(small)} networks moved by only "
+            f"{final[small].min():.1e} times their norm, so rounding errors in {training.dtype} noticeably affect the "
+            f"results. {advice}",
             stacklevel=2,
         )
 

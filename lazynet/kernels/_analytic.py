@@ -151,10 +151,10 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
 
     Raises:
         ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, if the rows of `x1` and `x2` differ
-            in length, or if a row is not finite or has a norm whose square overflows or underflows. For
-            erf, gelu and sin, also raised if kappa * norm(x) exceeds 10^4, beyond which the closed forms lose too many
-            digits, and for activations without a closed form, if it is too large for their series (values up to 200 are
-            accepted for all named activations), or if a user-defined activation is not smooth.
+            in length, or if a row is not finite or has a norm whose square overflows or underflows. Also raised for
+            erf, gelu and sin if kappa * norm(x) exceeds 10^4, because the closed forms are then inaccurate; for
+            activations without a closed form if kappa * norm(x) is too large for the series to converge (values up to
+            200 are accepted for all named activations); and for user-defined activations that are not smooth.
 
     Example:
         >>> import numpy as np, lazynet as lz

@@ -39,7 +39,7 @@ def check_float32_range(name: str, x: AnyArray | None) -> None:
         x: Rows, shape (n, ...), or None. Only concrete floating-point rows are checked.
 
     Raises:
-        ValueError: If the squared norm of a row that is not zero is not representable in float32.
+        ValueError: If the squared norm of a nonzero row overflows or underflows in float32.
     """
     if x is None or is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating):
         return
@@ -49,10 +49,11 @@ def check_float32_range(name: str, x: AnyArray | None) -> None:
         rows = rows.astype(np.float32)
     limits = np.finfo(np.float32)
     with np.errstate(over="ignore", under="ignore"):
-        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    wrong = np.flatnonzero(rows.any(axis=1) & ~((norms >= limits.tiny**0.5) & (norms <= limits.max**0.5)))
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="same_kind"))
+    checked = rows.any(axis=1) & np.isfinite(rows).all(axis=1)
+    wrong = np.flatnonzero(checked & ~((norms >= limits.tiny**0.5) & (norms <= limits.max**0.5)))
     if wrong.size:
         raise ValueError(
-            f"{name} must have rows whose squared norms are representable in float32, got a norm of "
+            f"{name} must have rows whose squared norms neither overflow nor underflow in float32, got a norm of "
             f"{np.linalg.norm(rows[wrong[0]].astype(np.longdouble)):.3g} in row {wrong[0]}. Rescale the rows."
         )

@@ -26,11 +26,12 @@ NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
 # If the largest scale exceeds this value, inner products of unit rows are not accurate enough for series in the angle,
 # so the correlations of nearly parallel rows are recomputed.
 STEEP = 10
-# Activations with closed forms, and the names of the corresponding layers in neural-tangents. The closed form of sin is
-# lazynet's own, because that of neural-tangents cancels at small rows.
+# Activations with closed forms, apart from those built from relu, and the names of the corresponding layers in
+# neural-tangents. For sin, lazynet uses its own formula, because the one in neural-tangents suffers from cancellation
+# if the rows have small norms.
 CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}
-# Largest standard deviation s of a pre-activation in these closed forms. Nearly parallel rows have relative errors of
-# about 2 s^2 eps, where eps = 2e-16.
+# Largest standard deviation s of a pre-activation for which these closed forms are used. The entries for nearly
+# parallel rows have relative errors of about 2 s^2 eps, where eps = 2e-16.
 FARTHEST = 1e4
 
 Rows = tuple[np.ndarray, ...]
@@ -62,13 +63,13 @@ def gaussian_dual(
 
     Returns:
         A NumPy float64 array of shape (n1, n2). The error in each entry is below 1e-11 times the larger of 1 and the
-        absolute value of the entry; for erf, gelu and sin at rows of norms above 100 / `init_scale`, it is about
-        2 (init_scale * norm(x))^2 eps instead.
+        absolute value of the entry. For erf, gelu and sin, if `init_scale * norm(x)` exceeds 100, the relative error in
+        the entries for nearly parallel rows can reach 2 (init_scale * norm(x))^2 eps, where eps = 2e-16.
 
     Raises:
-        ValueError: If `init_scale * norm(x)` is above 10^4 for erf, gelu or sin, or so large that the series of another
-            activation does not converge (values up to 200 are accepted for all named activations), or if a user-defined
-            activation is not smooth.
+        ValueError: If `init_scale * norm(x)` exceeds 10^4 for erf, gelu or sin; if, for an activation without a closed
+            form, it is so large that the series does not converge (values up to 200 are accepted for all named
+            activations); or if a user-defined activation is not smooth.
 
     Example:
         >>> gaussian_dual("relu", np.eye(2))[0, 0]
@@ -202,10 +203,10 @@ def closed_form_layer(activation: str | Function) -> str | None:
 
 
 def check_scale_of_closed_form(activation: str | Function, scale: float) -> None:
-    """Check that the closed form of an activation is accurate.
+    """Check that pre-activations are small enough for the closed form of an activation to be accurate.
 
     Args:
-        activation: Name of an activation with a closed form.
+        activation: An activation with a closed form.
         scale: Largest standard deviation of a pre-activation.
 
     Raises:
@@ -213,7 +214,7 @@ def check_scale_of_closed_form(activation: str | Function, scale: float) -> None
     """
     if scale > FARTHEST:
         raise ValueError(
-            f"init_scale times the largest row norm must be at most {FARTHEST:g} for the kernel of "
+            f"init_scale times the largest row norm must be at most {FARTHEST:g} in each layer for the kernel of "
             f"{get_activation(activation).name} to be accurate, got {scale:.3g}. Scale the rows to unit norm, or "
             "reduce init_scale."
         )
@@ -222,7 +223,7 @@ def check_scale_of_closed_form(activation: str | Function, scale: float) -> None
 def sine_dual(
     covariance: Float[Array, "n1 n2"], variance1: Float[Array, " n1"], variance2: Float[Array, " n2"]
 ) -> tuple[Array, Array, Array, Array]:
-    """Return the expectations in `lazynet.kernels._covariance.Dual` for the sine, without cancellation.
+    """Return the expectations in `lazynet.kernels._covariance.Dual` for the sine, accurate at small covariances too.
 
     With h = (var u + var v) / 2 and c = cov(u, v), E[sin u sin v] = exp(-h) sinh(c), and E[cos u cos v] is
     exp(-h) cosh(c).

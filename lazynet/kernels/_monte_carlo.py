@@ -72,8 +72,8 @@ def monte_carlo_kernel(
         A `MonteCarloKernel`. Each kernel is computed in float32, and the mean is computed in float64.
 
     Raises:
-        ValueError: If `starts` is less than 2, if the squared norm of a row is not representable in float32, or if the
-            kernel does not fit in memory.
+        ValueError: If `starts` is less than 2, if the squared norm of a nonzero floating-point row overflows or
+            underflows in float32, or if the kernel does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> network, x = lz.TwoLayer(width=256, symmetric=False), np.eye(2)

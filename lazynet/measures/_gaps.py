@@ -61,7 +61,7 @@ def scaled(values: AnyArray) -> tuple[Array, Array]:
 
 
 def binary_exponent(largest: Array) -> Array:
-    """Return the exponent e for which largest / 2^e is between 1/2 and 1; its derivative is zero."""
+    """Return the integer e for which largest / 2^e is in [1/2, 1), or 0 if `largest` is 0; its derivative is zero."""
     return jnp.frexp(jax.lax.stop_gradient(largest))[1]
 
 

@@ -1,7 +1,8 @@
 """Displacements of weights and changes in activations.
 
-JAX can trace all functions in this module. Their results have the same dtype as the inputs, but at least 32 bits, and
-NumPy float64 arrays are not cast to float32. Squares stay in range, and integers do not wrap around.
+JAX can trace all functions in this module. Their results have the dtype of the inputs, and NumPy float64 arrays are not
+cast to float32. In norms, integers and floating-point numbers of fewer than 32 bits are first converted to a wider
+floating-point dtype, and squares do not overflow or underflow.
 """
 
 from functools import reduce
@@ -49,7 +50,10 @@ def displacement(params: PyTree, start: PyTree) -> AnyArray:
 
 def _change(now: AnyArray, before: AnyArray) -> AnyArray:
     if jnp.shape(now) != jnp.shape(before):
-        raise ValueError(f"start must have an array of shape {jnp.shape(now)}, got shape {jnp.shape(before)}.")
+        raise ValueError(
+            f"start must have the same shapes as the current weights, got shape {jnp.shape(before)} instead of "
+            f"{jnp.shape(now)}."
+        )
     now, before = promoted(now, before)
     return now - before
 

@@ -284,6 +284,6 @@ def test_movements_that_float32_does_not_resolve_are_announced():
     random = np.random.default_rng(0)
     x, y = random.normal(size=(8, 4)), np.sign(random.normal(size=8))
     far = lz.Dataset(1e6 * x, y, 1e6 * x[:3], y[:3])
-    with pytest.warns(UserWarning, match=r"^At width 16, the weights moved by only .* rounding errors of float32"):
+    with pytest.warns(UserWarning, match=r"^At width 16, the weights of 2 of 2 networks moved by only .* float32"):
         lz.sweep(lz.TwoLayer(width=2), far, [16], 2, 10, progress=False)
     lz.sweep(lz.TwoLayer(width=2), far, [16], 2, 10, dtype="float64", progress=False)

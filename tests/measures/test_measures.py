@@ -306,7 +306,7 @@ def test_shapes_that_would_be_broadcast_are_refused():
     for refuses in (measures.displacement, measures.array_displacements, measures.max_neuron_displacement):
         with (
             unchecked(),
-            pytest.raises(ValueError, match=r"^start must have an array of shape \(4, 3\), got shape \(1, 3"),
+            pytest.raises(ValueError, match=r"^start must have the same shapes as the current weights, got shape"),
         ):
             refuses(w, w[:1])
     with pytest.raises(ValueError, match=r"^f must have shape \(3, 1\) or"):

@@ -320,7 +320,7 @@ def test_runs_with_other_targets_or_without_their_start_are_refused():
     with unchecked():
         assert lz.mode_residuals(run, k.tolist(), data.y_train).identical(whole)
     for steps in (slice(2, None), slice(None, None, -1)):
-        with pytest.raises(ValueError, match=r"^run must have snapshots in ascending order from step 0"):
+        with pytest.raises(ValueError, match=r"^run must have snapshots that start at step 0, in ascending order"):
             lz.mode_residuals(run._replace(snapshots=run.snapshots.isel(step=steps)), k, data.y_train)
     with pytest.raises(ValueError, match=r"^y must contain the targets on which the network was trained"):
         lz.mode_residuals(run, k, (data.y_train + 1) / 2)

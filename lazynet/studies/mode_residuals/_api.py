@@ -25,8 +25,8 @@ from lazynet.studies.mode_residuals._study import KIND, TABLE, ModeResiduals
 from lazynet.studies.train import Run
 from lazynet.typing import MaybeNone, Result, SquareKernel, Targets
 
-# Largest difference between the norm of a run's initial residual, which is computed in float32, and the norm that the
-# targets imply, relative to the larger of this norm and the norm of the targets.
+# Largest accepted difference between the norm of the initial residual that a run recorded, possibly in float32, and the
+# norm computed from the given targets y, relative to the larger of the recorded norm and the norm of y.
 SAME_TARGETS = 1e-3
 
 
@@ -143,9 +143,9 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
 
     Raises:
         ValueError: If the network was not trained with plain full-batch gradient descent on the squared loss, if the
-            arguments have mismatched shapes, if the snapshots do not start at step 0, if `y` differs from the targets
-            on which the network was trained, if the kernel is not a finite symmetric matrix or has a negative
-            eigenvalue, or if the tolerance is not positive.
+            arguments have mismatched shapes, if the snapshots do not start at step 0 or are not in ascending order, if
+            the norm of the initial residual shows that the network was trained on targets other than `y`, if the kernel
+            is not a finite symmetric matrix or has a negative eigenvalue, or if the tolerance is not positive.
     """
     import xarray
 
@@ -162,7 +162,10 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
         snapshots = snapshots.sel(step=slice(None, int(snapshots.stopped_step)))
     u, steps = snapshots.train_prediction.values.astype(np.float64), snapshots.step.values
     if not len(steps) or steps[0] != 0 or (np.diff(steps) <= 0).any():
-        raise ValueError(f"run must have snapshots in ascending order from step 0, got {described(steps.tolist())}.")
+        raise ValueError(
+            "run must have snapshots that start at step 0, in ascending order, got the steps "
+            f"{described(steps.tolist())}."
+        )
     k = k if isinstance(k, Spectrum) else spectrum(k)
     n = len(k.values)
     y = check_targets(y, n)
@@ -172,8 +175,8 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     expected = float(snapshots.residual_norm[0]) if "residual_norm" in snapshots else far
     if abs(far - expected) > SAME_TARGETS * max(expected, float(np.linalg.norm(y))):
         raise ValueError(
-            "y must contain the targets on which the network was trained, with an initial residual of norm "
-            f"{expected:.6g}, got targets with an initial residual of norm {far:.6g}."
+            "y must contain the targets on which the network was trained, got targets for which the initial residual "
+            f"has norm {far:.6g} instead of {expected:.6g}."
         )
     arrays = compare_modes(k, y, u, settings["learning_rate"], steps, tolerance)
     table: dict[str, Any] = {name: (TABLE[name][: values.ndim], values) for name, values in arrays.items()}

@@ -32,8 +32,8 @@ def ordered(result: Result) -> Result:
 
     Raises:
         ValueError: If `result` is not a Dataset, if a coordinate is missing or not numeric, if there are no widths,
-            seeds or steps, if one of them occurs more than once, or if the step at which networks stopped depends on
-            the step.
+            seeds or steps, if one of them occurs more than once, or if the variable `stopped_step` or `status` has
+            the dimension `step`.
     """
     _check_dataset(result)
     for name in ("width", "seed", "step"):
@@ -48,7 +48,7 @@ def ordered(result: Result) -> Result:
             result = result.drop_vars(lacking).drop_vars(name).merge(result[lacking].expand_dims(name))
         values = result[name].values
         if values.dtype.kind not in "iuf":
-            raise ValueError(f"result must have numbers as its coordinate {name}, got values of type {values.dtype}.")
+            raise ValueError(f"result must have a numeric coordinate {name}, got the dtype {values.dtype}.")
         if not len(values):
             raise ValueError(f"result must contain at least one {name}, got none.")
         if len(np.unique(values)) < len(values):
@@ -58,8 +58,8 @@ def ordered(result: Result) -> Result:
     lengthened = [name for name in ("stopped_step", "status") if name in result and "step" in result[name].dims]
     if lengthened:
         raise ValueError(
-            f"result must have a variable {lengthened[0]} without the dimension step. Concatenate results along step "
-            "with data_vars='minimal'."
+            f"result must not have the dimension step in its variable {lengthened[0]}. When concatenating results "
+            "along step, pass data_vars='minimal'."
         )
     return result
 
