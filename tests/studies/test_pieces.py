@@ -153,7 +153,7 @@ def test_results_that_were_joined_badly_are_refused(whole):
     pieces = [whole.isel(step=slice(0, 3)), whole.isel(step=slice(3, None))]
     joined = xr.concat(pieces, "step", data_vars="all", coords="minimal", compat="override")
     with pytest.raises(
-        ValueError, match=r"^result must not have the dimension step in its variable (stopped_step|status) step"
+        ValueError, match=r"^result must not have the dimension step in its variable (stopped_step|status)\."
     ):
         lz.verify(joined)
     with pytest.raises(ValueError, match=r"^result must have a numeric coordinate seed"):
