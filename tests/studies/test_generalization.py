@@ -66,7 +66,7 @@ def test_several_points_are_refused():
     assert population_bounds(result.sel(init_scale=0.5)).dims == ("width", "seed", "step")
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_what_the_theorem_does_not_cover_is_refused():
     def start(key, width):
         hidden = 1e-3 * jax.random.normal(key, (width, 64))

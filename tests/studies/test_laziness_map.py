@@ -170,7 +170,7 @@ def test_networks_that_do_not_start_at_zero_are_mapped_less_their_start():
     assert float(alone.snapshots.kernel_drift[-1]) == pytest.approx(float(change[0]), rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_network_of_ones_own_is_mapped_too(found):
     own = lz.from_functions(
         lambda key, x, width: BOTH.clone(width=width).init(key, x)["params"],

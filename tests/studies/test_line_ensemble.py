@@ -28,7 +28,7 @@ def found():
     return lz.line_ensemble(NETWORK, DATA, ENDS, [128, 32], seeds=SEEDS, steps=100, **options)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_wide_networks_are_distributed_as_the_limit_says(found):
     wide = found.sel(width=128)
     error = wide.deviation / np.sqrt(SEEDS)

@@ -147,7 +147,7 @@ def test_sweeps_with_trained_biases_show_the_predicted_exponents():
         assert row.fitted == pytest.approx(-0.5, abs=0.15)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_biases_that_are_not_trained_at_a_point_have_no_prediction_there():
     network, measure = lz.MLP(width=8, depth=1, bias_scale=0.5), lz.Measure(predictions=False)
     axes = {"train_bias": [False, True]}

@@ -141,8 +141,6 @@ def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = Fals
     band = check_number("band", band, positive=True)
     check_flag("corrections", corrections)
     result = at_one_point(result)
-    if result.step[-1] == 0:
-        raise ValueError("result must contain a snapshot after step 0, got only step 0.")
     training = while_training(result)
     lacking = [name for name in ("width", "seed") if name not in training.dims]
     training = training.expand_dims(lacking).transpose("step", "width", "seed")
