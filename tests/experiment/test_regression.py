@@ -42,7 +42,7 @@ def error_by_hand(k, data):
     return np.mean(f.argmax(axis=1) != data.y_test.argmax(axis=1))
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("network", "data"),
     [

@@ -105,6 +105,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_the_user(name, derivative):

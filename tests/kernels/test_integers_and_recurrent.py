@@ -42,7 +42,7 @@ def test_token_ids_reach_a_network_as_integers():
     np.testing.assert_allclose(mean, np.mean(drawn, axis=0), rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_networks_are_trained_on_token_ids_as_integers():
     """Training, mini-batches, measures, kernels and linearizations must all pass the ids on as integers."""
     y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])

@@ -49,6 +49,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS)
 def test_variables_of_another_network_are_refused(pair):
     network, other, message = PAIRS[pair]

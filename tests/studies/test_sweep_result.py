@@ -275,7 +275,7 @@ def test_other_training_is_not_plain():
         assert not make_training(10, snapshots=2, dtype="float32", **options).plain
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("names", [("momentum", "batches"), ("adam",), ("logistic",)], ids="-".join)
 def test_other_training_has_no_limit_but_a_linearization(names):
     """Kernel descent does not predict such training, but the linearized network can take the same steps."""

@@ -47,6 +47,7 @@ SPREADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "seeds"), [(2, 2), (2, 20), (3, 3), (3, 8), (7, 2), (7, 8)])
 @pytest.mark.parametrize("spread", SPREADS)
 def test_interval_covers_the_true_exponent(spread, count, seeds):

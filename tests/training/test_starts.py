@@ -41,7 +41,7 @@ def test_the_kernel_drift_is_that_from_the_given_variables():
     np.testing.assert_allclose(second.snapshots.kernel_drift[-1], drift, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_sweep_from_the_start_of_its_network_is_the_sweep_of_the_network():
     def start(key, width):
         return NETWORK.clone(width=width).init(key, X)
