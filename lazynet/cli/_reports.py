@@ -6,7 +6,7 @@ from typing import Any
 
 import lazynet as lz
 from lazynet.cli._common import FAILED_CHECK, print_json
-from lazynet.execution import write_figures
+from lazynet.execution import write_figures, write_file
 from lazynet.studies.sweep import points, verdicts_json
 from lazynet.typing import Result
 
@@ -23,7 +23,7 @@ def check_verdict(kind: str) -> None:
         )
 
 
-def report(result: Result, out: Path | None, as_json: bool, check: bool = False) -> int:
+def report(result: Result, out: Path | None, as_json: bool, check: bool = False, tolerance: float | None = None) -> int:
     """Print the result of a study, and write its figures to the study's folder.
 
     Args:
@@ -31,13 +31,15 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False)
         out: The study's folder, or None if the study has no folder.
         as_json: Whether to print one JSON object instead of tables.
         check: Whether to return exit code 1 if the verdict fails.
+        tolerance: Largest gap at which networks count as lazy. If it is given, `check` also requires the largest width
+            to be lazy.
 
     Returns:
         The exit code.
     """
     kind = result.attrs["kind"]
     if kind == "sweep":
-        return _report_sweep(result, out, as_json, check)
+        return _report_sweep(result, out, as_json, check, tolerance)
     if out is not None:
         write_figures(out, {kind: lz.plot(result)})
     numbers, table = SUMMARIES.get(kind, (_sizes, _sizes_table))
@@ -51,13 +53,15 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False)
     return 0
 
 
-def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool) -> int:
-    """Print the verdict at each point in a sweep, and return the exit code."""
-    verdicts = [(labels, lz.verify(at), at) for labels, at in points(result)]
+def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool, tolerance: float | None) -> int:
+    """Print the verdict at each point in a sweep, store it if a tolerance is given, and return the exit code."""
+    verdicts = [(labels, lz.verify(at, tolerance), at) for labels, at in points(result)]
     if out is not None:
+        if tolerance is not None:
+            write_file(out / "verdict.json", (verdicts_json(result, tolerance) + "\n").encode())
         write_figures(out, {_figure_name(labels): lz.plot(at, verdict) for labels, verdict, at in verdicts})
     if as_json:
-        settings, content = json.loads(result.attrs["settings"]), json.loads(verdicts_json(result))
+        settings, content = json.loads(result.attrs["settings"]), json.loads(verdicts_json(result, tolerance))
         print_json(settings=settings, verdict=content, out=None if out is None else str(out))
     else:
         for labels, verdict, _ in verdicts:
@@ -67,7 +71,8 @@ def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool) 
         if out is not None:
             figures = "figures/sweep.png" if len(verdicts) == 1 else f"{len(verdicts)} figures"
             print(f"\nWritten to {out}: settings.json, result.nc, verdict.json, {figures}")
-    return FAILED_CHECK if check and not all(verdict.passed for _, verdict, _ in verdicts) else 0
+    passed = all(verdict.passed and (tolerance is None or verdict.lazy) for _, verdict, _ in verdicts)
+    return FAILED_CHECK if check and not passed else 0
 
 
 def _figure_name(labels: dict[str, Any]) -> str:

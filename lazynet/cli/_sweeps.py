@@ -31,7 +31,7 @@ from lazynet.networks import ACTIVATIONS
 from lazynet.papers.work import PARTS, REPRODUCTION
 from lazynet.studies.laziness_map import GRID
 from lazynet.studies.laziness_map import KIND as MAP
-from lazynet.studies.sweep import SweepStudy
+from lazynet.studies.sweep import SweepStudy, check_tolerance
 from lazynet.training import OPTIMIZERS
 
 
@@ -91,8 +91,11 @@ class Sweep:
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     shard: OptionalText = None
     """Compute only shard k of N, given as k/N, and store it in --out; `lazynet merge` assembles the result."""
+    tolerance: OptionalFloat = None
+    """Largest gap at which networks count as lazy, as a fraction of the RMS of the targets; by default 0.05."""
     check: Switch = False
-    """Exit with code 1 if an exponent predicted without <= fails, an inequality fails, or a network diverges."""
+    """Exit with code 1 if an exponent predicted without <= fails, an inequality fails, a network diverges or, with
+    --tolerance, the largest width is not lazy or is undecided."""
     json: Switch = False
     """Print one JSON object instead of tables."""
     plan: Switch = False
@@ -100,6 +103,10 @@ class Sweep:
 
     def run(self) -> int:
         """Run the sweep and return the exit code."""
+        if self.tolerance is not None:
+            check_tolerance(self.tolerance)
+            if not self.predictions:
+                raise ValueError("tolerance must be omitted with --no-predictions, because no gaps are measured then.")
         shard, out = _parse_shard(self.shard), self.folder.out
         folder = self.folder.open(shard)
         spec = self.spec()
@@ -116,7 +123,7 @@ class Sweep:
                     assert out is not None
                     print(f"Shard {self.shard} is done; {progress_in(out)}.")
                     return 0
-                return report(result, out, self.json, self.check)
+                return report(result, out, self.json, self.check, self.tolerance)
 
     def spec(self) -> Spec:
         """Return the specification of the sweep described by the flags.

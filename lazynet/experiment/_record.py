@@ -30,6 +30,7 @@ class PointRecord:
         labels: The label of this point's value on each axis that has several values, keyed by the name of the axis.
         by_width: The learning rate and the scales at each width, keyed by name.
         target_rms: RMS of the training targets.
+        test_target_rms: RMS of the test targets, or None if there are none.
         one_kernel: Whether all widths have the same infinite-width kernel.
         layers: The names of the trained arrays.
     """
@@ -37,6 +38,7 @@ class PointRecord:
     labels: dict[str, Any]
     by_width: dict[str, tuple[float, ...]]
     target_rms: float
+    test_target_rms: float | None
     one_kernel: bool
     layers: tuple[str, ...]
 

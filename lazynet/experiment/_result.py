@@ -150,6 +150,8 @@ def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
         table = _member_variables(cells_by_width, record.settings["steps"])
         table |= _limit_variables(cells_by_width, one_kernel, one_kernel and one_rate)
         table["target_rms"] = Values((), np.asarray(point.target_rms))
+        if point.test_target_rms is not None:
+            table["test_target_rms"] = Values((), np.asarray(point.test_target_rms))
         table |= {name: Values(("width",), np.array(point.by_width[name])) for name in by_width}
         tables.append({name: _on_layers(values, point.layers, layers) for name, values in table.items()})
     return tables

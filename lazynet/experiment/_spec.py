@@ -148,7 +148,8 @@ class Spec:
                     name: tuple(values[width] for width in self.widths)
                     for name, values in {"learning_rate": point_rates, **self._scales(point)}.items()
                 },
-                target_rms=float(np.sqrt(np.mean(point.data.y_train**2))),
+                target_rms=_rms(point.data.y_train),
+                test_target_rms=_rms(point.data.y_test) if len(point.data.y_test) else None,
                 one_kernel=len({limit_key(point.network.clone(width=width)) for width in self.widths}) == 1,
                 layers=tuple(layer_names_of(point.network, point.data)),
             )
@@ -248,6 +249,10 @@ def _check_shapes(spec: Spec) -> None:
                     "each function in measure.own must return arrays of the same shape at all points and widths, got "
                     f"{shapes} at {place}, but {expected} elsewhere."
                 )
+
+
+def _rms(targets: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(targets**2)))
 
 
 def _by_width(value: Scale, widths: Sequence[int]) -> Rates:

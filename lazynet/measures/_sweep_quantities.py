@@ -40,6 +40,14 @@ def _coordinates() -> list[Quantity]:
             depends_on=("inputs", "labels"),
             coordinate=True,
         ),
+        Quantity(
+            "test_target_rms",
+            "RMS of the test targets",
+            "targets",
+            dims=(),
+            depends_on=("inputs", "labels"),
+            coordinate=True,
+        ),
     ]
 
 

@@ -41,8 +41,16 @@ ADVICE = {
 }
 
 
-def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
-    """Compare a sweep with the theory of the lazy regime.
+def verify(result: Result, tolerance: float | None = None, *, band: float = 0.1, corrections: bool = False) -> Verdict:
+    """Determine from which width on and until which step the networks of a sweep are lazy, and compare it with theory.
+
+    The gap between a network and a prediction is the RMS of their difference, divided by the RMS of the targets. There
+    are two predictions: that of the network's own linearization, and that of the infinite-width kernel from the
+    network's initial outputs. The supremum is the maximum of the gap over snapshots and over the training and test
+    sets. A width is lazy if the 95% interval of the mean over seeds of the supremum lies within the tolerance, not lazy
+    if it lies beyond the tolerance or if any network diverged, and undecided otherwise, including when there is only
+    one seed. `Verdict.answer` summarizes this in words. Because gaps can grow with further training, the answer holds
+    only for the number of steps in the sweep.
 
     Each row of the verdict compares the predicted width exponent of a quantity with an exponent fitted to the means
     over seeds. Gaps between a network and its kernel are judged by their maximum over snapshots, because the theorems
@@ -57,6 +65,7 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed.
+        tolerance: Largest gap at which networks count as lazy, between 0 and 1. Defaults to 0.05.
         band: Maximum allowed difference between the fitted and predicted exponents; must be positive.
         corrections: Whether to also fit the function a m^p (1 + b m^(-1/2)) of the width m to the quantity in each
             row, where p is the exponent at infinite width (see `lazynet.theory.fit_correction`). The fit requires at
@@ -66,13 +75,18 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
         A `Verdict`.
 
     Raises:
-        ValueError: If the band is not positive and finite, if the result has axes other than width and seed, if its
-            schema is newer than this version of lazynet supports, or if there is no verdict for this kind of result.
+        ValueError: If the tolerance is not between 0 and 1, if a tolerance is given but the result has no predictions
+            or lacks the RMS of the targets, if the band is not positive and finite, if the result has axes other than
+            width and seed, if its schema is newer than this version of lazynet supports, or if there is no verdict for
+            this kind of result.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
     >>> result = lz.sweep(lz.TwoLayer(width=64), data, widths=[64, 1024], seeds=4, steps=10)
-    >>> lz.verify(result).row("relative_displacement").status
+    >>> verdict = lz.verify(result)
+    >>> verdict.answer.partition(";")[0]
+    'Over 10 steps the network follows its linearization to 5% from width 1024 on (width 64: undecided)'
+    >>> verdict.row("relative_displacement").status
     'holds'
     """
     kind = _kind_of(result)
@@ -80,7 +94,7 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
         raise ValueError(
             f"result must be of a kind that has a verdict ({', '.join(VERDICTS)}), got a result of kind {kind}."
         )
-    return _load(VERDICTS[kind])(result, band, corrections=corrections)
+    return _load(VERDICTS[kind])(result, tolerance, band=band, corrections=corrections)
 
 
 def plot(result: Result, verdict: Verdict | None = None) -> Figure:
@@ -116,7 +130,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
     >>> result = lz.sweep(lz.TwoLayer(width=16), data, widths=[16, 32], seeds=2, steps=10)
     >>> len(lz.plot(result).axes)
-    4
+    6
     """
     kind = _kind_of(result)
     draw = _load(FIGURES[kind])

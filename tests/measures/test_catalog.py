@@ -68,7 +68,7 @@ def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside)
     assert (row.relation, row.predicted, row.reduction) == ("at most", 0.0, "maximum")
     worst = point.scaled_change.max("step")
     assert verdict.levels["scaled_change"] == pytest.approx(float(worst.isel(width=-1).mean("seed")))
-    movement, exponents = lz.plot(point, verdict).axes[2:]
+    movement, exponents = lz.plot(point, verdict).axes[-2:]
     line = next(line for line in movement.lines if line.get_label().startswith("scaled change: "))
     np.testing.assert_allclose(line.get_ydata(), worst.mean("seed"))
     assert "scaled change" in [line.get_label() for line in exponents.lines]

@@ -38,7 +38,7 @@ def legend(axes):
 @pytest.mark.slow
 def test_four_labeled_axes(figure):
     figure.savefig(io.BytesIO())
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 6
     for axes in figure.axes:
         assert axes.get_xlabel() in ("step", "width")
         assert axes.get_ylabel()
@@ -48,7 +48,7 @@ def test_four_labeled_axes(figure):
 
 @pytest.mark.slow
 def test_loss_of_every_width_beside_the_kernels(figure, result):
-    loss = figure.axes[0]
+    loss = figure.axes[2]
     assert [entry for entry in legend(loss) if entry.isdigit()] == ["32", "128", "512"]
     assert legend(loss)[-1] == "kernel"
     (kernel,) = dashed(loss)
@@ -63,8 +63,8 @@ def test_loss_of_every_width_beside_the_kernels(figure, result):
 @pytest.mark.parametrize(
     ("panel", "quantities"),
     [
-        (1, {"kernel_gap_train": "max", "start_gap_train": "max", "linearization_gap_train": "max"}),
-        (2, {"displacement": "last", "relative_displacement": "last", "kernel_drift": "last"}),
+        (3, {"kernel_gap_train": "max", "start_gap_train": "max", "linearization_gap_train": "max"}),
+        (4, {"displacement": "last", "relative_displacement": "last", "kernel_drift": "last"}),
     ],
 )
 def test_quantities_against_width_with_fitted_and_predicted_slope(figure, result, panel, quantities):
@@ -89,7 +89,7 @@ def test_a_mean_too_large_to_draw_leaves_a_gap_and_no_seed_alone_is_left_out(res
     result = result.copy(deep=True)
     result.relative_displacement[0, 0, -1] = 5e12  # the value of one seed at the first width is too large to draw
     result.relative_displacement[1, 0, -1] = 2e12  # the mean over three seeds is small enough to draw
-    movement = lz.plot(result).figure.axes[2]
+    movement = lz.plot(result).figure.axes[4]
     line = next(line for line in movement.lines if line.get_label().startswith("relative: "))
     mean = result.relative_displacement.isel(step=-1).mean("seed").values
     np.testing.assert_array_equal(line.get_ydata(), [np.nan, *mean[1:]])
@@ -97,7 +97,7 @@ def test_a_mean_too_large_to_draw_leaves_a_gap_and_no_seed_alone_is_left_out(res
 
 @pytest.mark.slow
 def test_exponents_against_step(figure, result):
-    axes, verdict = figure.axes[3], lz.verify(result)
+    axes, verdict = figure.axes[5], lz.verify(result)
     row = verdict.row("relative_displacement")
     fitted = [fit.fitted for fit in row.by_step]
     assert any(np.allclose(line.get_ydata(), fitted) for line in axes.lines if len(line.get_ydata()) == len(fitted))
@@ -106,8 +106,36 @@ def test_exponents_against_step(figure, result):
 
 
 @pytest.mark.slow
-def test_the_title_states_the_finding(figure, result):
+def test_the_title_states_the_answer(figure, result):
+    heading, *answer = figure.get_suptitle().splitlines()
+    assert heading.startswith("relu on digits, n = ")
+    assert f"{' '.join(answer)} It" in lz.verify(result).answer
+
+
+@pytest.mark.slow
+def test_suprema_and_steps_against_width(figure, result):
     verdict = lz.verify(result)
+    suprema, until = figure.axes[:2]
+    for axes, values in ((suprema, "supremum"), (until, "until")):
+        curves = [container.lines[0] for container in axes.containers]
+        assert legend(axes)[1:] == ["linearization", "infinite width"]
+        for curve, prediction in zip(curves, ("linearization", "infinite_width"), strict=True):
+            rows = [row for row in verdict.regimes if row.prediction == prediction]
+            np.testing.assert_array_equal(curve.get_xdata(), [row.width for row in rows])
+            np.testing.assert_allclose(curve.get_ydata(), [getattr(row, values) for row in rows])
+    assert dashed(suprema)[0].get_ydata()[0] == verdict.tolerance
+    assert dashed(until)[0].get_ydata()[0] == verdict.steps
+
+
+GAPS = [f"{gap}_{part}" for gap in ("linearization_gap", "kernel_gap", "start_gap") for part in ("train", "test")]
+
+
+@pytest.mark.slow
+def test_without_predictions_the_title_states_the_finding(result):
+    result = result.drop_vars(GAPS)
+    verdict = lz.verify(result)
+    figure = drawn(lz.plot(result))
+    assert len(figure.axes) == 4
     title = figure.get_suptitle()
     assert "relu on digits" in title
     assert f"of {len(verdict.rows)} predicted exponents" in title
@@ -121,12 +149,12 @@ def test_the_title_states_the_finding(figure, result):
     [(["activation_flips"], "of the kernel changed"), (["activation_flips", "kernel_drift"], "of the weights moved")],
 )
 def test_the_title_states_the_first_level_there_is(result, missing, words):
-    assert f"{words} at width 512" in lz.plot(result.drop_vars(missing)).get_suptitle()
+    assert f"{words} at width 512" in lz.plot(result.drop_vars(GAPS + missing)).get_suptitle()
 
 
 @pytest.mark.slow
 def test_a_band_over_seeds(figure, result):
-    band = figure.axes[2].collections[0].get_datalim(figure.axes[2].transData)
+    band = figure.axes[4].collections[0].get_datalim(figure.axes[4].transData)
     final = result.displacement.isel(step=-1)
     assert band.y0 == pytest.approx(float(final.min()))
     assert band.y1 == pytest.approx(float(final.max()))
@@ -135,9 +163,9 @@ def test_a_band_over_seeds(figure, result):
 def check_figure(result):
     """Draw the figure of a sweep, and check its number of axes and its legends."""
     figure = drawn(lz.plot(result))
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 4 + 2 * bool(lz.verify(result).regimes)
     assert not [text for axes in figure.axes if axes.get_legend() for text in legend(axes) if "nan" in text]
-    labels = legend(figure.axes[0])
+    labels = legend(figure.axes[-4])
     assert [entry for entry in labels if entry.isdigit()] == [str(width) for width in result.width.values]
     assert ("kernel" in labels) == ("kernel_train_loss" in result)
 
@@ -175,7 +203,7 @@ def test_zeros_and_diverged_widths_leave_no_trace(result):
     figure = drawn(lz.plot(changed))
     for axes in figure.axes:
         assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
-        assert max(map(abs, figure.axes[3].get_ylim())) < 100
+        assert max(map(abs, figure.axes[5].get_ylim())) < 100
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ GRID, ROUND = ("width", "output_scale", "seed"), ("width", "round")
 
 add(
     "laziness_map",
-    *(catalog()[name] for name in ("width", "seed", "step", "init_scale", "target_rms")),
+    *(catalog()[name] for name in ("width", "seed", "step", "init_scale", "target_rms", "test_target_rms")),
     Quantity(
         "learning_rate",
         "learning rate eta, the first step size of the gradient flow",

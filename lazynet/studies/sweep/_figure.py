@@ -1,5 +1,6 @@
 """The figure for a sweep: losses, gaps, movement and fitted exponents."""
 
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,9 @@ CHANGES = {
     "kernel_drift": "of the kernel changed",
     "relative_displacement": "of the norm of the weights moved",
 }
+# Colors and markers of the gaps to each prediction.
+REGIMES = {"linearization": (PALETTE["green"], "^"), "infinite_width": (PALETTE["blue"], "o")}
+TITLE_WIDTH = 100  # characters per line
 # Colors and markers of the layers. Additional layers are not drawn.
 LAYER_COLORS, LAYER_MARKERS = (BLUE, ORANGE, PURPLE, "black", "gray", "brown"), ("o", "s", "D", "p", "<", ">")
 
@@ -55,8 +59,13 @@ def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
     result = at_one_point(result)
     verdict = verify_sweep(result) if verdict is None else verdict
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(11, 8.6), layout="constrained")
-        (loss, gaps), (movement, exponents) = figure.subplots(2, 2)
+        rows = 3 if verdict.regimes else 2
+        figure = Figure(figsize=(11, 4.3 * rows), layout="constrained")
+        panels = figure.subplots(rows, 2)
+        (loss, gaps), (movement, exponents) = panels[-2:]
+        if verdict.regimes:
+            _draw_suprema(panels[0, 0], verdict)
+            _draw_until(panels[0, 1], verdict)
         _draw_loss(loss, result)
         curves = _curves(result, "gaps")
         if curves:
@@ -70,23 +79,78 @@ def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
             title=f"Movement after {int(result.step[-1])} steps", ylabel="movement (dimensionless for unit inputs)"
         )
         _draw_exponents(exponents, result, verdict)
-        figure.suptitle(_finding(result, verdict), fontsize=13, fontweight="bold")
+        figure.suptitle(_title(result, verdict), fontsize=13, fontweight="bold")
     return figure
 
 
+def _title(result: Result, verdict: Verdict) -> str:
+    """Return the figure's title, which contains the first sentence of the answer if there is an answer."""
+    if not verdict.regimes:
+        return _finding(result, verdict)
+    settings = settings_of(result)
+    first, _, _ = verdict.answer.partition(". ")
+    heading = f"{settings['traits']['title']} on {settings['dataset']}, n = {settings['n_train']}{_lost(verdict)}:"
+    return "\n".join([heading, *textwrap.wrap(f"{first.removesuffix('.')}.", TITLE_WIDTH)])
+
+
+def _draw_suprema(axes: Axes, verdict: Verdict) -> None:
+    """Plot the suprema of the gaps against the width, with their intervals and the tolerance."""
+    for prediction, (color, marker) in REGIMES.items():
+        rows = [row for row in verdict.regimes if row.prediction == prediction]
+        finite = [row for row in rows if np.isfinite(row.supremum) and row.supremum > 0]
+        if not rows:
+            continue
+        label = prediction.replace("_", " ")
+        if len(finite) < len(rows):
+            label += f" (diverged at {', '.join(str(row.width) for row in rows if not np.isfinite(row.supremum))})"
+        suprema = np.array([row.supremum for row in finite])
+        ends = np.abs(np.array([(row.low, row.high) for row in finite]).reshape(-1, 2).T - suprema)
+        bars = {"yerr": np.nan_to_num(ends), "capsize": 3}
+        axes.errorbar([row.width for row in finite], suprema, color=color, marker=marker, label=label, **bars)
+    axes.axhline(verdict.tolerance, color="black", label=f"tolerance {100 * verdict.tolerance:g}%", **THEORY)
+    axes.set(xscale="log", yscale="log", xlabel="width", ylabel="largest gap / RMS of the targets")
+    axes.set_title("Largest gap during training" + (", 95% intervals" if verdict.seeds > 1 else ""))
+    label_widths(axes, np.array(verdict.widths))
+    axes.legend()
+
+
+def _draw_until(axes: Axes, verdict: Verdict) -> None:
+    """Plot the last step up to which the gap stays within the tolerance against the width."""
+    for prediction, (color, marker) in REGIMES.items():
+        rows = [row for row in verdict.regimes if row.prediction == prediction]
+        if not rows:
+            continue
+        widths, until = [row.width for row in rows], np.array([row.until for row in rows])
+        ends = np.array(
+            [(row.until_low, row.until_high) if row.until_low is not None else (row.until,) * 2 for row in rows]
+        )
+        bars = {"yerr": np.abs(ends.T - until), "capsize": 3}
+        axes.errorbar(widths, until, color=color, marker=marker, label=prediction.replace("_", " "), **bars)
+    axes.axhline(verdict.steps, color="black", label="last step of the sweep", **THEORY)
+    axes.set_title(f"Last step up to which the gap stays within {100 * verdict.tolerance:g}%")
+    axes.set(xscale="log", xlabel="width", ylabel="step")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(bottom=0)
+    label_widths(axes, np.array(verdict.widths))
+    axes.legend(loc="lower right")
+
+
 def _finding(result: Result, verdict: Verdict) -> str:
-    """Return the figure's title, which says how many predictions hold and how far the widest networks have moved."""
+    """Return a title that says how many predictions hold and how far the widest networks have moved."""
     settings = settings_of(result)
     count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
     names = {"holds": "hold" if verdict.lazy_limit else "scale as in a non-lazy limit", "fails": "fail"}
     tally = ", ".join(f"{number} {names.get(status, status)}" for status, number in count.items() if number)
-    lost = f"; {len(verdict.diverged)} members diverged" if verdict.diverged else ""
     name = next(name for name in CHANGES if name in verdict.levels)
     moved = f"{verdict.levels[name]:.1%} {CHANGES[name]} at width {verdict.widths[-1]}"
     return (
         f"{settings['traits']['title']} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
-        f"predicted exponents {tally or 'none'};\n{moved}{lost}"
+        f"predicted exponents {tally or 'none'};\n{moved}{_lost(verdict)}"
     )
+
+
+def _lost(verdict: Verdict) -> str:
+    return f"; {len(verdict.diverged)} members diverged" if verdict.diverged else ""
 
 
 def _curves(result: Result, panel: str) -> dict[str, Curve]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lazynet.studies.sweep._inequalities import Inequality
+from lazynet.studies.sweep._regime import WidthRegime, interval_text, two_digits
 from lazynet.studies.sweep._rows import Row
 from lazynet.theory._corrections import Correction, seeds_needed
 
@@ -12,6 +13,35 @@ from lazynet.theory._corrections import Correction, seeds_needed
 NOT_LAZY = {"holds": "scales as predicted", "fails": "does not", "undecided": "undecided"}
 # With at most this number of seeds or widths, intervals are so wide that few predictions can be confirmed.
 WEAK = 2
+
+
+def regimes_text(regimes: Sequence[WidthRegime], tolerance: float) -> list[str]:
+    """Return the table of regimes, with one row for each width, as lines of text."""
+    if not regimes:
+        return []
+    predictions = list(dict.fromkeys(row.prediction for row in regimes))
+    columns = [(prediction.replace("_", " "), "worst", "to step", "status") for prediction in predictions]
+    table = [("width", *(cell for column in columns for cell in column))]
+    for width in dict.fromkeys(row.width for row in regimes):
+        rows = [row for row in regimes if row.width == width]
+        table.append((str(width), *(cell for row in rows for cell in _regime_cells(row))))
+    return [
+        "",
+        "Largest gap in % of the RMS of the targets: mean over seeds with 95% interval, worst seed, and the last step",
+        f"up to which the mean is within {100 * tolerance:g}%",
+        *_columns(table),
+    ]
+
+
+def _regime_cells(row: WidthRegime) -> tuple[str, ...]:
+    until = (
+        [row.until] if row.until_low is None or row.until_high is None else [row.until, row.until_low, row.until_high]
+    )
+    steps = [f">= {step}" if step == row.last else str(step) for step in until]
+    shown = steps[0] if len(set(steps)) == 1 else f"{steps[0]} [{', '.join(steps[1:])}]"
+    gap = "diverged" if math.isinf(row.supremum) else f"{two_digits(100 * row.supremum)}{interval_text(row)}"
+    worst = "-" if math.isinf(row.worst) else two_digits(100 * row.worst)
+    return gap, worst, shown, row.status
 
 
 def exponents_text(

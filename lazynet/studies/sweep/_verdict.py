@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,15 @@ from lazynet.measures import Quantity, catalog, registered
 from lazynet.networks import LayerScaling
 from lazynet.studies.sweep._inequalities import Inequality, inequalities
 from lazynet.studies.sweep._points import at_one_point, points, settings_of, while_training
+from lazynet.studies.sweep._regime import WidthRegime, answer_text, regimes, why_no_regimes
 from lazynet.studies.sweep._rows import Row, StepFit
-from lazynet.studies.sweep._table import corrections_text, exponents_text, inequalities_text, levels_text
+from lazynet.studies.sweep._table import (
+    corrections_text,
+    exponents_text,
+    inequalities_text,
+    levels_text,
+    regimes_text,
+)
 from lazynet.theory import (
     Correction,
     Fit,
@@ -30,7 +38,7 @@ from lazynet.theory._exponents import ROUNDING
 from lazynet.theory._fits import Status, bends_down
 from lazynet.typing import DataArray, Result
 
-BAND = 0.1
+BAND, TOLERANCE = 0.1, 0.05
 # Quantities that vanish as the width grows if, and only if, wide networks are lazy.
 MOVING = ("kernel_drift", "relative_displacement")
 # The index of the snapshot that each reduction selects.
@@ -53,6 +61,12 @@ class Verdict:
             status "holds".
         corrections: For each quantity, the fit that gives its exponent at infinite width, or None if corrections were
             not requested.
+        regimes: How closely the networks of each width follow each prediction, grouped by prediction and in ascending
+            order of the width within each.
+        tolerance: The tolerance for the regimes, as a fraction of the RMS of the targets.
+        steps: Number of training steps.
+        answer: From which width on the networks follow each prediction to within the tolerance, in words, or the reason
+            why there is no answer.
 
     >>> import lazynet as lz
     >>> lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(64, 128), seeds=8).passed
@@ -67,12 +81,22 @@ class Verdict:
     seeds: int
     diverged: tuple[tuple[int, int], ...] = ()
     corrections: dict[str, Correction] | None = None
+    regimes: tuple[WidthRegime, ...] = ()
+    tolerance: float = TOLERANCE
+    steps: int = 0
+    answer: str = "No answer: the result has no predictions."
 
     @property
     def passed(self) -> bool:
         """True unless an "equal" row fails, an inequality fails, or a member diverged."""
         equal = [row.status for row in self.rows if row.relation == "equal"]
         return not self.diverged and "fails" not in equal + [inequality.status for inequality in self.inequalities]
+
+    @property
+    def lazy(self) -> bool:
+        """True if the largest width is lazy, for every prediction that the result contains."""
+        widest = [row.status for row in self.regimes if row.width == self.widths[-1]]
+        return bool(widest) and all(status == "lazy" for status in widest)
 
     @property
     def lazy_limit(self) -> bool:
@@ -115,6 +139,11 @@ class Verdict:
         check_choice("quantity", quantity, self.corrections)
         return self.corrections[quantity]
 
+    def _repr_html_(self) -> str:
+        """Return HTML for notebooks: the answer, followed by the tables as preformatted text."""
+        tables = str(self).removeprefix(self.answer)
+        return f"<p><strong>{escape(self.answer)}</strong></p><pre>{escape(tables.strip())}</pre>"
+
     def to_json(self) -> str:
         """Convert the verdict to JSON.
 
@@ -129,15 +158,21 @@ class Verdict:
         return json.dumps(_without_nan(content), indent=2)
 
     def __str__(self) -> str:
-        """Return the tables of exponents, inequalities and levels."""
-        lines = exponents_text(self.rows, self.widths, self.seeds, self.band, self.diverged, self.lazy_limit)
+        """Return the answer and the tables of regimes, levels, exponents and inequalities."""
+        lines = [self.answer, *regimes_text(self.regimes, self.tolerance)]
+        lines += levels_text(self.levels, self.widths[-1])
+        lines += ["", *exponents_text(self.rows, self.widths, self.seeds, self.band, self.diverged, self.lazy_limit)]
         lines += corrections_text(self.corrections or {}, self.seeds, self.band)
         lines += inequalities_text(self.inequalities)
-        return "\n".join(lines + levels_text(self.levels, self.widths[-1]))
+        return "\n".join(lines)
 
 
-def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = False) -> Verdict:
+def verify_sweep(
+    result: Result, tolerance: float | None = None, *, band: float = BAND, corrections: bool = False
+) -> Verdict:
     """Compare a sweep with the theory of the lazy regime; see `lazynet.verify`."""
+    given = tolerance is not None
+    tolerance = TOLERANCE if tolerance is None else check_tolerance(tolerance)
     band = check_number("band", band, positive=True)
     check_flag("corrections", corrections)
     result = at_one_point(result)
@@ -157,7 +192,24 @@ def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = Fals
     if "status" in result:
         lost = np.argwhere((result.status == MemberStatus.DIVERGED).transpose("width", "seed").values)
         diverged = tuple((widths[i], int(result.seed.values[j])) for i, j in lost)
-    return Verdict(rows, tuple(inequalities(result)), levels, band, widths, result.sizes["seed"], diverged, fits)
+    reason = why_no_regimes(result)
+    if given and reason:
+        raise ValueError(f"tolerance must be omitted, because {reason}.")
+    found = () if reason else regimes(result, tolerance)
+    return Verdict(
+        rows,
+        tuple(inequalities(result)),
+        levels,
+        band,
+        widths,
+        result.sizes["seed"],
+        diverged,
+        fits,
+        found,
+        tolerance,
+        int(result.step[-1]),
+        f"No answer: {reason}." if reason else answer_text(found, tolerance, result.step.values),
+    )
 
 
 def _correction(result: Result, quantity: str) -> Correction:
@@ -171,11 +223,27 @@ def quantity_of(result: Result, quantity: str) -> DataArray:
     return result[name].sel(layer=layer.removesuffix("]")) if layer else result[name]
 
 
-def verdicts_json(result: Result) -> str:
+def check_tolerance(tolerance: float) -> float:
+    """Check a tolerance for gaps, and return it as a float.
+
+    Args:
+        tolerance: Largest gap at which networks count as lazy, as a fraction of the RMS of the targets.
+
+    Returns:
+        The tolerance.
+
+    Raises:
+        ValueError: If the tolerance is not a positive number below 1.
+    """
+    return check_number("tolerance", tolerance, positive=True, below=1.0)
+
+
+def verdicts_json(result: Result, tolerance: float | None = None) -> str:
     """Return the verdict on a sweep as JSON.
 
     Args:
         result: Result of a sweep.
+        tolerance: Largest gap at which networks count as lazy; see `lazynet.verify`.
 
     Returns:
         A JSON object with the verdict. If there are axes besides width and seed, the object has a list "points" that
@@ -184,7 +252,7 @@ def verdicts_json(result: Result) -> str:
     Raises:
         ValueError: If a scale is set by a function and the result contains only the function's name.
     """
-    verdicts = [(labels, json.loads(verify_sweep(at).to_json())) for labels, at in points(result)]
+    verdicts = [(labels, json.loads(verify_sweep(at, tolerance).to_json())) for labels, at in points(result)]
     if len(verdicts) == 1:
         return json.dumps(verdicts[0][1], indent=2)
     return json.dumps({"points": [{"at": labels, **verdict} for labels, verdict in verdicts]}, indent=2)
