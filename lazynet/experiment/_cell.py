@@ -37,8 +37,6 @@ from lazynet.training._keys import member_key
 
 # Growth of a residual norm by at most this fraction is attributed to rounding error.
 GROWTH = 1e-6
-# Relative rounding error in a displacement above which a warning is issued.
-NOTICEABLE = 0.1
 # Silences NumPy warnings about overflow and invalid values, which occur if the learning rate is too large. The variable
 # `status` in the result shows which members diverged.
 DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
@@ -254,40 +252,11 @@ def network_variables(
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)
     residual = trained.records["train_prediction"] - data.y_train
     variables["residual_norm"] = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))
-    _warn_of_rounding(trained.records.get("relative_displacement"), network.width, training)
+    trained.warn_of_rounding(training, network.width)
     internal = ("train_prediction", "test_prediction", "loss_root_sum")
     variables |= {name: values for name, values in trained.records.items() if name not in internal}
     diverged_at = first_diverged(trained, variables["train_loss"], steps)
     return {name: _without_diverged(v, steps, diverged_at) for name, v in variables.items()}, diverged_at
-
-
-def _warn_of_rounding(moved: np.ndarray | None, width: int, training: Training) -> None:
-    """Warn if the weights of a member have moved so little that rounding errors in their updates are noticeable.
-
-    Each update of a weight has a rounding error of about eps times the weight, so the relative error in the
-    displacement is about eps sqrt(steps) / relative_displacement.
-
-    Args:
-        moved: Relative displacements, shape (members, step), or None if they are not measured.
-        width: Width of the members.
-        training: Settings used to train the members.
-    """
-    if moved is None:
-        return
-    # A displacement of exactly zero occurs if there is nothing to learn.
-    final = moved[:, -1]
-    noise = float(np.finfo(training.dtype).eps) * training.steps**0.5
-    small = (final > 0) & (final * NOTICEABLE < noise)
-    if small.any():
-        advice = "Scale the rows of the data to unit norm or reduce output_scale."
-        if training.dtype == "float32":
-            advice = "Scale the rows of the data to unit norm, reduce output_scale, or train in float64."
-        warnings.warn(
-            f"At width {width}, the weights of {small.sum()} of {len(small)} networks moved by only "
-            f"{final[small].min():.1e} times their norm, so rounding errors in {training.dtype} noticeably affect the "
-            f"results. {advice}",
-            stacklevel=2,
-        )
 
 
 def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Train packs of members; the members of a pack have the same width and share one compiled program."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -43,6 +44,9 @@ from lazynet.training import (
 from lazynet.training._keys import batch_key, start_key
 from lazynet.typing import Variables
 
+# Relative rounding error in a displacement above which a warning is issued.
+NOTICEABLE = 0.1
+
 
 @runtime_checkable
 class CellCheckpoint(Checkpoint, Protocol):
@@ -76,6 +80,33 @@ class Trained(NamedTuple):
     records: dict[str, np.ndarray]
     diverged_at: np.ndarray
     stopped_at: np.ndarray
+
+    def warn_of_rounding(self, training: Training, width: int) -> None:
+        """Warn if the weights of a member have moved so little that rounding errors in their updates are noticeable.
+
+        Each update of a weight has a rounding error of about eps times the weight, so the relative error in the
+        displacement is about eps sqrt(steps) / relative_displacement.
+
+        Args:
+            training: Settings used to train the members.
+            width: Width of the members.
+        """
+        if "relative_displacement" not in self.records:
+            return
+        # A displacement of exactly zero occurs if there is nothing to learn.
+        final = self.records["relative_displacement"][:, -1]
+        noise = float(np.finfo(training.dtype).eps) * training.steps**0.5
+        small = (final > 0) & (final * NOTICEABLE < noise)
+        if small.any():
+            advice = "Scale the rows of the data to unit norm or reduce output_scale."
+            if training.dtype == "float32":
+                advice = "Scale the rows of the data to unit norm, reduce output_scale, or train in float64."
+            warnings.warn(
+                f"At width {width}, the weights of {small.sum()} of {len(small)} networks moved by only "
+                f"{final[small].min():.1e} times their norm, so rounding errors in {training.dtype} noticeably affect "
+                f"the results. {advice}",
+                stacklevel=2,
+            )
 
 
 class Start(NamedTuple):

@@ -27,7 +27,7 @@ from lazynet.experiment._settings import (
 )
 from lazynet.experiment._training import Training
 from lazynet.kernels import limit_key
-from lazynet.measures import catalog, settings_by_width
+from lazynet.measures import catalog, rms, settings_by_width
 from lazynet.networks import GivenNetwork, Network, Scale, at_width, check_members_differ, traits
 from lazynet.plan import check_memory
 from lazynet.training._keys import member_key
@@ -148,8 +148,8 @@ class Spec:
                     name: tuple(values[width] for width in self.widths)
                     for name, values in {"learning_rate": point_rates, **self._scales(point)}.items()
                 },
-                target_rms=_rms(point.data.y_train),
-                test_target_rms=_rms(point.data.y_test) if len(point.data.y_test) else None,
+                target_rms=float(rms(point.data.y_train, point.data.y_train.ndim)),
+                test_target_rms=float(rms(point.data.y_test, point.data.y_test.ndim)) if point.data.n_test else None,
                 one_kernel=len({limit_key(point.network.clone(width=width)) for width in self.widths}) == 1,
                 layers=tuple(layer_names_of(point.network, point.data)),
             )
@@ -249,10 +249,6 @@ def _check_shapes(spec: Spec) -> None:
                     "each function in measure.own must return arrays of the same shape at all points and widths, got "
                     f"{shapes} at {place}, but {expected} elsewhere."
                 )
-
-
-def _rms(targets: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(targets**2)))
 
 
 def _by_width(value: Scale, widths: Sequence[int]) -> Rates:

@@ -14,7 +14,7 @@ from jaxtyping import Num
 
 from lazynet.arrays import is_traced, traceable_array
 from lazynet.dispatch import dispatched
-from lazynet.kernels._checks import check_dtype
+from lazynet.kernels._checks import check_dtype, check_norms
 from lazynet.kernels._dual import tangent_dual
 from lazynet.kernels._traced import concrete, implementation, traced_dtype
 from lazynet.networks import Network, SingleHidden, TwoLayer, at_width
@@ -266,13 +266,5 @@ def _check_rows(x: AnyArray, name: str, dtype: str) -> Any:
     invalid = ~np.isfinite(rows).all(axis=1)
     if invalid.any():
         raise ValueError(f"{name} must have only finite entries, got NaN or infinity in row {np.argmax(invalid)}.")
-    with np.errstate(over="ignore", under="ignore"):
-        squares = np.einsum("ij,ij->i", rows, rows)
-    invalid = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares)) & array.any(axis=1)
-    if invalid.any():
-        row = np.argmax(invalid)
-        raise ValueError(
-            f"{name} must have rows whose squared norms are representable in {dtype}, got a norm of "
-            f"{np.linalg.norm(array[row].astype(np.longdouble)):.3g} in row {row}. Rescale the rows."
-        )
+    check_norms(name, array, dtype)
     return rows

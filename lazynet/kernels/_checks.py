@@ -31,29 +31,30 @@ def check_rows(x1: AnyArray, x2: AnyArray | None) -> None:
         )
 
 
-def check_float32_range(name: str, x: AnyArray | None) -> None:
-    """Check that the squared norms of rows neither overflow nor underflow in float32.
+def check_norms(name: str, x: AnyArray, dtype: str) -> None:
+    """Check that the squared norms of rows neither overflow nor underflow in the dtype of a computation.
 
     Args:
         name: Name of the rows in error messages.
-        x: Rows, shape (n, ...), or None. Only concrete floating-point rows are checked.
+        x: Rows, shape (n, ...). Integers and traced rows are not checked.
+        dtype: "float64" or "float32".
 
     Raises:
-        ValueError: If the squared norm of a nonzero row overflows or underflows in float32.
+        ValueError: If the squared norm of a nonzero row of finite numbers overflows or underflows.
     """
-    if x is None or is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating):
+    if is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating):
         return
     rows = np.asarray(x).reshape(len(x), -1)
     if rows.dtype.kind != "f":
         # NumPy does not compute with bfloat16 and similar dtypes.
         rows = rows.astype(np.float32)
-    limits = np.finfo(np.float32)
+    limits = np.finfo(dtype)
     with np.errstate(over="ignore", under="ignore"):
-        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="same_kind"))
+        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="same_kind")
     checked = rows.any(axis=1) & np.isfinite(rows).all(axis=1)
-    wrong = np.flatnonzero(checked & ~((norms >= limits.tiny**0.5) & (norms <= limits.max**0.5)))
+    wrong = np.flatnonzero(checked & ~((squares >= limits.tiny) & (squares <= limits.max)))
     if wrong.size:
         raise ValueError(
-            f"{name} must have rows whose squared norms neither overflow nor underflow in float32, got a norm of "
+            f"{name} must have rows whose squared norms are representable in {dtype}, got a norm of "
             f"{np.linalg.norm(rows[wrong[0]].astype(np.longdouble)):.3g} in row {wrong[0]}. Rescale the rows."
         )

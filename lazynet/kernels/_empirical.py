@@ -13,7 +13,7 @@ from lazynet.arguments import check_choice, check_count, check_flag
 from lazynet.arrays import is_traced, traceable_array
 from lazynet.kernels._average import average_ntk
 from lazynet.kernels._blockwise import Blockwise, as_static
-from lazynet.kernels._checks import check_dtype, check_float32_range, check_rows
+from lazynet.kernels._checks import check_dtype, check_norms, check_rows
 from lazynet.kernels._layerwise import Differentiable, function_of, layers_of, product_of
 from lazynet.kernels._traced import concrete, traced_dtype
 from lazynet.networks import (
@@ -177,8 +177,9 @@ def _concrete_kernel(
     all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
     compute_dtype = dtype or ("float32" if all_float32 else "float64")
     if compute_dtype == "float32":
-        for name, rows in (("x1", x1), ("x2", x2)):
-            check_float32_range(name, rows)
+        check_norms("x1", x1, compute_dtype)
+        if x2 is not None:
+            check_norms("x2", x2, compute_dtype)
     result = np.dtype(dtype or "float64").itemsize * len(x1) * len(x1 if x2 is None else x2)
     # This is the size of the result for one array and one pair of outputs; the total size is checked later.
     check_memory("The empirical kernel", result)

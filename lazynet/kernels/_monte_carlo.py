@@ -12,7 +12,7 @@ from jaxtyping import Real
 from lazynet.arguments import calls_of, check_callback, check_count, check_key
 from lazynet.arrays import real_array
 from lazynet.kernels._blockwise import as_static
-from lazynet.kernels._checks import check_float32_range, check_rows
+from lazynet.kernels._checks import check_norms, check_rows
 from lazynet.kernels._layerwise import Differentiable, layers_of, product_of
 from lazynet.networks import Model, check_model, check_rows_alone, traits
 from lazynet.plan import MOST, check_memory
@@ -88,8 +88,9 @@ def monte_carlo_kernel(
     key = jax.random.key(0) if key is None else check_key(key)
     x1, x2 = real_array("x1", x1), None if x2 is None else real_array("x2", x2)
     check_rows(x1, x2)
-    for name, rows in (("x1", x1), ("x2", x2)):
-        check_float32_range(name, rows)
+    check_norms("x1", x1, "float32")
+    if x2 is not None:
+        check_norms("x2", x2, "float32")
     # Integers, such as token ids, are passed to user-supplied networks as integers.
     kinds = {x.dtype.kind for x in (x1, x2) if x is not None}
     dtype = np.int32 if kinds <= {"i", "u"} and traits(network).integers else np.float32

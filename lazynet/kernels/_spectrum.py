@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import scipy.linalg
@@ -21,6 +21,8 @@ SAME_ROW = 1e-14
 DIRECT = 500
 # Number of restarts after which Lanczos iteration is abandoned. A direct method takes about as long.
 RESTARTS = 100
+
+Matrix = TypeVar("Matrix", bound=AnyArray)
 
 TILE = 512  # rows per tile, few enough that a tile and its transpose fit in the cache
 
@@ -78,7 +80,7 @@ def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
     return matrix
 
 
-def check_square(name: str, matrix: np.ndarray) -> np.ndarray:
+def check_square(name: str, matrix: Matrix) -> Matrix:
     """Return a kernel after checking that it is a nonempty square matrix.
 
     Args:

@@ -21,11 +21,16 @@ def relative_distance(k: AnyArray, reference: AnyArray) -> AnyArray:
     Returns:
         A scalar, which is NaN if both kernels are zero.
 
+    Raises:
+        ValueError: If the shapes of the kernels differ.
+
     >>> import numpy as np
     >>> from lazynet.measures import relative_distance
     >>> float(relative_distance(2 * np.eye(3), np.eye(3)))
     1.0
     """
+    if jnp.shape(k) != jnp.shape(reference):
+        raise ValueError(f"k must have the shape {jnp.shape(reference)} of reference, got shape {jnp.shape(k)}.")
     k, reference = promoted(k, reference)
     (difference, by), (reference, reference_by) = scaled(k - reference), scaled(reference)
     return jnp.ldexp(jnp.sqrt(jnp.sum(difference**2) / jnp.sum(reference**2)), by - reference_by)

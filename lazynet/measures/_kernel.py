@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 
 from lazynet.arguments import described
 from lazynet.arrays import float64_array, is_traced, traceable_array
-from lazynet.kernels import layer_kernels, sum_layer_kernels
+from lazynet.kernels import check_square, layer_kernels, sum_layer_kernels
 from lazynet.measures._gaps import promoted, scaled
 from lazynet.networks import Network, check_rows_alone, traits
 from lazynet.precision import keeps_float64
@@ -96,9 +96,7 @@ def label_alignment(k: Num[AnyArray, "n n"], y: Num[AnyArray, " n"] | Num[AnyArr
     >>> round(float(label_alignment(np.outer(y, y), y)), 6)
     1.0
     """
-    k, y = _matrix("k", k), _floating("y", y)
-    if k.shape[0] != k.shape[1]:
-        raise ValueError(f"k must be a square matrix, got shape {k.shape}.")
+    k, y = check_square("k", _floating("k", k)), _floating("y", y)
     if y.ndim not in (1, 2) or len(y) != len(k) or not y.size:
         raise ValueError(
             f"y must be a nonempty array of shape ({len(k)},) or ({len(k)}, outputs) to match k, got shape {y.shape}."

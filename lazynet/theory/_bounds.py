@@ -38,14 +38,14 @@ def neuron_movement_bound(
         or `residual_norm` is NaN, and otherwise infinite if `lambda_min` is zero or negative.
 
     Raises:
-        ValueError: If `n` is not a positive number, if `width` is not a positive integer, if `residual_norm` is not
+        ValueError: If `n` is not a nonnegative number, if `width` is not a positive integer, if `residual_norm` is not
             numeric or contains a negative number, or if `lambda_min` is not a number. NaN is allowed in the last two.
 
     >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
     8.0
     """
-    n, width = check_number("n", n, positive=True, maximum=FARTHEST), _count("width", width)
+    n, width = check_number("n", n), _count("width", width)
     norm = float64_array("residual_norm", residual_norm)[()]
     if np.any(norm < 0):
         raise ValueError(f"residual_norm must not be negative, got {described(residual_norm)}.")
@@ -242,10 +242,8 @@ def population_bound(
     0.452
     """
     train_loss, n, delta = check_number("train_loss", train_loss), _count("n", n), _probability(delta)
-    movement, init_scale = (
-        check_number("movement", movement, maximum=FARTHEST),
-        check_number("init_scale", init_scale, positive=True),
-    )
+    movement = check_number("movement", movement, maximum=FARTHEST)
+    init_scale = check_number("init_scale", init_scale, positive=True)
     check_flag("symmetric", symmetric)
     ball = max(1, int(np.ceil(movement)))
     share = delta / 2 / (ball * (ball + 1))

@@ -272,10 +272,8 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     >>> seeds_needed(Fit(-0.5, -0.55, -0.45, -0.5), seeds=4, half_width=0.01)
     100
     """
-    half_width, seeds = (
-        check_number("half_width", half_width, positive=True),
-        check_count("seeds", seeds, 2, MOST_SEEDS),
-    )
+    half_width = check_number("half_width", half_width, positive=True)
+    seeds = check_count("seeds", seeds, 2, MOST_SEEDS)
     if not isinstance(fit, Fit | Correction):
         raise ValueError(f"fit must be a lazynet.theory.Fit or lazynet.theory.Correction, got {described(fit)}.")
     low, high = check_ends(fit)

@@ -42,6 +42,8 @@ BAD = {
     "batch": ("--batch-size 0", "batch_size", "0"),
     "label noise": ("--label-noise 1.5", "label_noise", "1.5"),
     "scale": ("--init-scale 0", "init_scale", "0.0"),
+    **{f"tolerance {value}": (f"--tolerance {value}", "tolerance", value) for value in ("0.0", "1.0", "-0.1", "nan")},
+    "tolerance without gaps": ("--tolerance 0.1 --no-predictions", "tolerance", "--no-predictions"),
     "n_train": ("--n-train 100000", "n_train", "100000"),
     "n_train below 1": ("--n-train 0", "n_train", "0"),
     "n_test": ("--n-test 100000", "n_test", "100000"),

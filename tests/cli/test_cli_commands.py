@@ -110,6 +110,19 @@ def test_sweep_json_is_one_object(capsys):
 
 
 @pytest.mark.slow
+def test_with_a_tolerance_the_check_fails_unless_the_largest_width_is_lazy(capsys, tmp_path):
+    data = lz.load_dataset("digits", n_train=16, n_test=6)
+    result = lz.sweep(lz.TwoLayer(width=8), data, [256], 3, 3, progress=False)
+    for tolerance, code in ((0.9, 0), (1e-6, 1)):
+        assert report(result, tmp_path, True, True, tolerance) == code
+        shown = json.loads(capsys.readouterr().out)["verdict"]
+        stored = json.loads((tmp_path / "verdict.json").read_text())
+        assert shown["tolerance"] == stored["tolerance"] == tolerance
+        assert shown["answer"] == stored["answer"] == lz.verify(result, tolerance).answer
+    assert report(result, None, True, True) == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [True, False])
 @pytest.mark.parametrize("check", [True, False])
 def test_check_decides_the_exit_code(check, passes, capsys):

@@ -309,6 +309,8 @@ def test_shapes_that_would_be_broadcast_are_refused():
             pytest.raises(ValueError, match=r"^start must have the same shapes as the current weights, got shape"),
         ):
             refuses(w, w[:1])
+    with pytest.raises(ValueError, match=r"^k must have the shape \(1, 3\) of reference, got shape \(4, 3\)"):
+        measures.relative_distance(w, w[:1])
     with pytest.raises(ValueError, match=r"^f must have shape \(3, 1\) or"):
         measures.zero_one_error(np.array([0.5, 0.2, -0.3]), np.array([[1.0], [-1.0], [-1.0]]))
     assert measures.rms(np.array([[100, 100]], np.int8), 1) == 100

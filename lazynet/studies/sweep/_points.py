@@ -71,6 +71,19 @@ def _check_dataset(result: Any) -> None:
         raise ValueError(f"result must be the result of lazynet.sweep (an xarray.Dataset), got {described(result)}.")
 
 
+def check_contains(result: Result, *names: str, advice: str = "") -> None:
+    """Raise a ValueError unless a result contains variables with the given names.
+
+    Args:
+        result: Result of a sweep.
+        names: Names of the variables.
+        advice: A sentence to add to the error message, with a leading space.
+    """
+    for name in names:
+        if name not in result.variables:
+            raise ValueError(f"result must contain the variable {name}, but it is missing.{advice}")
+
+
 def while_training(result: Result) -> DataArray:
     """Return whether each member was still training at each snapshot, in an array over width, seed and step.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.studies.sweep._points import at_one_point, settings_of
+from lazynet.studies.sweep._points import at_one_point, check_contains, settings_of
 from lazynet.theory._bounds import population_bound
 from lazynet.typing import DataArray, Result
 
@@ -60,9 +60,7 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
             "result must come from inputs of unit norm, got training rows with norms from "
             f"{' to '.join(f'{norm:g}' for norm in settings['row_norms'])}."
         )
-    for name in ("train_loss", "displacement", "max_neuron_displacement", "init_scale"):
-        if name not in result.variables:
-            raise ValueError(f"result must contain the variable {name}, but it is missing.")
+    check_contains(result, "train_loss", "displacement", "max_neuron_displacement", "init_scale")
     for name in ("width", "seed"):
         others = sorted(set(result[name].values.tolist()) - set(settings[f"{name}s"]))
         if others:

@@ -8,12 +8,16 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import stdtrit
 
+from lazynet.arguments import check_number
 from lazynet.experiment import MemberStatus
 from lazynet.studies.sweep._points import while_training
 from lazynet.theory._fits import CONFIDENCE
 from lazynet.typing import Result
 
 Regime = Literal["lazy", "not lazy", "undecided"]
+
+# Largest gap at which networks count as lazy, if no other tolerance is given.
+TOLERANCE = 0.05
 
 
 class Followed(NamedTuple):
@@ -76,6 +80,21 @@ class WidthRegime:
     last: int
     stopped: bool
     status: Regime
+
+
+def check_tolerance(tolerance: float) -> float:
+    """Check a tolerance for gaps, and return it as a float.
+
+    Args:
+        tolerance: Largest gap at which networks count as lazy, as a fraction of the RMS of the targets.
+
+    Returns:
+        The tolerance.
+
+    Raises:
+        ValueError: If the tolerance is not a positive number below 1.
+    """
+    return check_number("tolerance", tolerance, positive=True, below=1.0)
 
 
 def regimes(result: Result, tolerance: float) -> tuple[WidthRegime, ...]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lazynet.studies.sweep._points import ordered, while_training
+from lazynet.studies.sweep._points import check_contains, ordered, while_training
 from lazynet.typing import DataArray, Result
 
 
@@ -34,13 +34,12 @@ def speed_gap(result: Result) -> DataArray:
     True
     """
     result = ordered(result)
-    if "kernel_train_loss" not in result:
-        raise ValueError(
-            "result must contain the variable kernel_train_loss, but it is missing. To include it, train with plain "
-            "full-batch sgd on the squared loss."
-        )
-    if "residual_norm" not in result:
-        raise ValueError("result must contain the variable residual_norm, but it is missing.")
+    check_contains(
+        result,
+        "kernel_train_loss",
+        advice=" To include it, train with plain full-batch sgd on the squared loss.",
+    )
+    check_contains(result, "residual_norm")
     gap = abs(result.residual_norm - np.sqrt(2 * result.kernel_train_loss))
     # The prediction keeps changing after a network has stopped, so exclude later snapshots from the maximum.
     gap = gap.where(while_training(result) | gap.isnull(), 0.0)

@@ -15,7 +15,7 @@ from lazynet.measures import Quantity, catalog, registered
 from lazynet.networks import LayerScaling
 from lazynet.studies.sweep._inequalities import Inequality, inequalities
 from lazynet.studies.sweep._points import at_one_point, points, settings_of, while_training
-from lazynet.studies.sweep._regime import WidthRegime, answer_text, regimes, why_no_regimes
+from lazynet.studies.sweep._regime import TOLERANCE, WidthRegime, answer_text, check_tolerance, regimes, why_no_regimes
 from lazynet.studies.sweep._rows import Row, StepFit
 from lazynet.studies.sweep._table import (
     corrections_text,
@@ -38,7 +38,7 @@ from lazynet.theory._exponents import ROUNDING
 from lazynet.theory._fits import Status, bends_down
 from lazynet.typing import DataArray, Result
 
-BAND, TOLERANCE = 0.1, 0.05
+BAND = 0.1
 # Quantities that vanish as the width grows if, and only if, wide networks are lazy.
 MOVING = ("kernel_drift", "relative_displacement")
 # The index of the snapshot that each reduction selects.
@@ -197,18 +197,18 @@ def verify_sweep(
         raise ValueError(f"tolerance must be omitted, because {reason}.")
     found = () if reason else regimes(result, tolerance)
     return Verdict(
-        rows,
-        tuple(inequalities(result)),
-        levels,
-        band,
-        widths,
-        result.sizes["seed"],
-        diverged,
-        fits,
-        found,
-        tolerance,
-        int(result.step[-1]),
-        f"No answer: {reason}." if reason else answer_text(found, tolerance, result.step.values),
+        rows=rows,
+        inequalities=tuple(inequalities(result)),
+        levels=levels,
+        band=band,
+        widths=widths,
+        seeds=result.sizes["seed"],
+        diverged=diverged,
+        corrections=fits,
+        regimes=found,
+        tolerance=tolerance,
+        steps=int(result.step[-1]),
+        answer=f"No answer: {reason}." if reason else answer_text(found, tolerance, result.step.values),
     )
 
 
@@ -221,21 +221,6 @@ def quantity_of(result: Result, quantity: str) -> DataArray:
     """Return the variable for a row's quantity. Brackets in the quantity's name select a single layer."""
     name, _, layer = quantity.partition("[")
     return result[name].sel(layer=layer.removesuffix("]")) if layer else result[name]
-
-
-def check_tolerance(tolerance: float) -> float:
-    """Check a tolerance for gaps, and return it as a float.
-
-    Args:
-        tolerance: Largest gap at which networks count as lazy, as a fraction of the RMS of the targets.
-
-    Returns:
-        The tolerance.
-
-    Raises:
-        ValueError: If the tolerance is not a positive number below 1.
-    """
-    return check_number("tolerance", tolerance, positive=True, below=1.0)
 
 
 def verdicts_json(result: Result, tolerance: float | None = None) -> str:
