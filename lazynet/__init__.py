@@ -12,7 +12,15 @@ from lazynet.data import (
     sphere,
     xor,
 )
-from lazynet.dynamics import Ensemble, Trajectory, kernel_descent, kernel_ensemble, kernel_flow
+from lazynet.dynamics import (
+    Ensemble,
+    Posterior,
+    Trajectory,
+    kernel_descent,
+    kernel_ensemble,
+    kernel_flow,
+    kernel_posterior,
+)
 from lazynet.execution import RunFolder
 from lazynet.experiment import Measure
 from lazynet.kernels import (
@@ -43,9 +51,10 @@ from lazynet.studies.infinite_width import infinite_width
 from lazynet.studies.laziness_map import laziness_map
 from lazynet.studies.line_ensemble import line_ensemble
 from lazynet.studies.mode_residuals import mode_residuals
+from lazynet.studies.required_width import required_width
 from lazynet.studies.sweep import Verdict, sweep
 from lazynet.studies.train import Run, train
-from lazynet.training import Optimizer, Stop, member_key
+from lazynet.training import Optimizer, Stop, batch_order, member_key
 
 __version__ = "0.1.0"
 
@@ -57,6 +66,7 @@ __all__ = [
     "Measure",
     "Optimizer",
     "Parametrization",
+    "Posterior",
     "Quantity",
     "Run",
     "RunFolder",
@@ -67,6 +77,7 @@ __all__ = [
     "TwoLayer",
     "Verdict",
     "analytic_kernel",
+    "batch_order",
     "complexity",
     "empirical_ntk",
     "from_flax",
@@ -79,6 +90,7 @@ __all__ = [
     "kernel_ensemble",
     "kernel_flow",
     "kernel_operator",
+    "kernel_posterior",
     "label_noise",
     "label_projections",
     "laziness_map",
@@ -94,6 +106,7 @@ __all__ = [
     "plot",
     "quadratic",
     "register_quantity",
+    "required_width",
     "separation",
     "sphere",
     "sweep",

@@ -39,7 +39,7 @@ ALIASES = {
     "x_train": ("y_train",),
     "x_test": ("y_test",),
     "k": ("y",),
-    "k_test": ("start_covariance",),
+    "k_test": ("start_covariance", "k_test_test"),
     "x1": ("variables",),
     "out": ("path",),
     "x": ("network",),
@@ -230,6 +230,10 @@ VALID: dict[str, Callable[[], Any]] = {
     "times": lambda: [1.0, 2.0],
     "learning_rate": lambda: 0.01,
     "start_covariance": lambda: KERNEL,
+    "noise": lambda: 0.1,
+    "batch_order.batch_size": lambda: 2,
+    "kernel_posterior.k_test": lambda: KERNEL[:2],
+    "k_test_test": lambda: KERNEL[:2, :2],
     "n_train": lambda: 8,
     "n_test": lambda: 4,
     "dim": lambda: 3,
@@ -266,6 +270,9 @@ VALID: dict[str, Callable[[], Any]] = {
     "losses.get_loss.loss": lambda: "squared",
     "theory.fit_exponent.widths": lambda: np.array([64, 256, 1024, 4096]),
     "theory.fit_correction.widths": lambda: np.array([64, 256, 1024, 4096]),
+    "theory.crossing.widths": lambda: np.array([64, 256, 1024, 4096]),
+    "theory.predict_crossing.widths": lambda: np.array([64, 256, 1024, 4096]),
+    "level": lambda: 0.1,
     "values": lambda: np.array([64, 256, 1024, 4096])[:, None] ** -0.5 * np.array([[0.9, 1.0, 1.1]]),
     "fit": lambda: lz.theory.Fit(-0.5, -0.6, -0.4, -0.5),
     "theory.seeds_needed.seeds": lambda: 4,
@@ -307,6 +314,7 @@ SMALL: dict[str, dict[str, Callable[[], Any]]] = {
     "laziness_map": {"steps": lambda: 20, "seeds": lambda: 1},
     "line_ensemble": {"seeds": lambda: 2, "steps": lambda: 2, "snapshots": lambda: 1},
     "sweep": {"out": lambda: None},
+    "required_width": {"steps": lambda: 2, "seeds": lambda: 2, "pilots": lambda: [2, 4], "max_width": lambda: 8},
     "train": {},
     "mode_residuals": {"seeds": lambda: 2},
 }
@@ -330,7 +338,7 @@ ROOMS = {
     "studies": ("sweep.population_bounds", "sweep.speed_gap"),
 }
 # Classes whose instances lazynet creates and users only read; their constructors are not called.
-MADE = ("Ensemble", "Run", "Separation", "Trajectory", "Verdict")
+MADE = ("Ensemble", "Posterior", "Run", "Separation", "Trajectory", "Verdict")
 
 
 def targets() -> Iterator[tuple[str, Callable[..., Any]]]:

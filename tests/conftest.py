@@ -101,6 +101,7 @@ LONG_EXAMPLES = (
     "studies.laziness_map._api.laziness_map",
     "studies.line_ensemble._api.line_ensemble",
     "studies.mode_residuals._api.mode_residuals",
+    "studies.required_width._api.required_width",
     "studies.sweep._api.sweep",
     "studies.sweep._population_bounds.population_bounds",
     "studies.sweep._speed_gap.speed_gap",

@@ -25,6 +25,7 @@ A = RANDOM.normal(size=(N, N))
 K, DK = A @ A.T + np.eye(N), A + A.T
 WIDTHS = np.array([8.0, 16, 32, 64, 128])
 VALUES, DVALUES = RANDOM.uniform(1, 2, size=(2, 5, 3))
+FALLING = np.array([[3.0], [2.0], [1.0]]) + 0.1 * VALUES[:3]
 KEY = jax.random.key(0)
 NETWORK = lz.TwoLayer(width=M, activation="tanh", train="both", symmetric=False)
 TINY = 1e-9
@@ -68,6 +69,8 @@ SMOOTH = {
     "measures.singular_values": lambda h: measures.singular_values(W + h * DW),
     "measures.taylor_gap": lambda h: measures.taylor_gap(NETWORK, variables(1 + h), variables(0), X),
     "theory.concentration_bound": lambda h: theory.concentration_bound(K + h * DK, 8),
+    "theory.crossing": lambda h: theory.crossing(np.array([8.0, 11.0]), FALLING[:2] + h * DVALUES[:2], 2.2).width,
+    "theory.predict_crossing": lambda h: theory.predict_crossing(WIDTHS[:3], FALLING + h * DVALUES[:3], 1.5).width,
     "theory.fit_correction": lambda h: theory.fit_correction(WIDTHS, VALUES + h * DVALUES).exponent,
     "theory.fit_exponent": lambda h: theory.fit_exponent(WIDTHS, VALUES + h * DVALUES)[:3],
     "theory.neuron_movement_bound": lambda h: theory.neuron_movement_bound(N, 16, Y**2 + h, 0.5),
@@ -82,8 +85,8 @@ SMOOTH = {
     ),
     "dynamics.kernel_flow": lambda h: lz.kernel_flow(K + h * DK, Y + h * DY, times=[0.1, 1.0 + h]).train,
     "dynamics.kernel_regression": lambda h: dynamics.kernel_regression(K + h * DK, Y + h * DY, K[:2]),
-    "dynamics.linearized_displacement": lambda h: dynamics.linearized_displacement(
-        kernels.spectrum(K + h * DK), Y + h * DY, 0.02, np.array([3])
+    "dynamics.kernel_posterior": lambda h: (
+        lz.kernel_posterior(K + h * DK, Y + h * DY, noise=0.1, k_test=K[:2] + h, k_test_test=K[:2, :2]).covariance
     ),
     "kernels.AnalyticKernel": lambda h: lz.analytic_kernel(lz.TwoLayer(M))(X + h * DX),
     "kernels.complexity": lambda h: lz.complexity(K + h * DK, Y + h * DY),

@@ -62,3 +62,11 @@ def test_kernels_of_deep_networks_agree_with_means(run_here):
     lines = run_here("deep_kernels.py", "--depths", "1", "2", "--widths", "256").splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [["1", "256", "200"], ["2", "256", "200"]]
     assert all(float(line.split()[3].rstrip("%")) < 2 for line in lines[1:])
+
+
+@pytest.mark.whole
+def test_predicted_widths_are_compared_with_crossings(tmp_path, run_here):
+    flags = ["--sets", "1", "--steps", "100", "--tolerance", "0.03", "--pilots", "64", "128", "256", "--ratio", "9"]
+    text = run_here("required_widths.py", *flags, "--out", tmp_path)
+    assert "1 of 1 intervals contain the crossing" in text
+    assert (tmp_path / "seeds-100" / "result.nc").exists()

@@ -1,4 +1,4 @@
-"""The command line: `lazynet sweep`, `merge`, `status`, `infinite-width`, `complexity`, `reproduce` and `data`."""
+"""The command line, with one module for each group of commands."""
 
 import contextlib
 import gc
@@ -20,6 +20,7 @@ from lazynet.cli._datasets import DataCommand
 from lazynet.cli._limits import Complexity, LimitCommand
 from lazynet.cli._papers import Reproduce
 from lazynet.cli._sweeps import Merge, Status, Sweep
+from lazynet.cli._width import Width
 from lazynet.data import cache_folder
 from lazynet.hosts import stop
 
@@ -33,6 +34,7 @@ EXPECTED_ERRORS = (ValueError, OSError)
 
 Command = (
     Annotated[Sweep, tyro.conf.subcommand("sweep", prefix_name=False)]
+    | Annotated[Width, tyro.conf.subcommand("width", prefix_name=False)]
     | Annotated[Merge, tyro.conf.subcommand("merge", prefix_name=False)]
     | Annotated[Status, tyro.conf.subcommand("status", prefix_name=False)]
     | Annotated[LimitCommand, tyro.conf.subcommand("infinite-width", prefix_name=False)]

@@ -11,11 +11,12 @@ import tyro
 
 import lazynet as lz
 from lazynet.data import DATASETS
-from lazynet.execution import Store
+from lazynet.execution import Store, StoreStatus
 from lazynet.hosts import is_first, together
 from lazynet.networks import ACTIVATIONS
 from lazynet.papers.work import PARTS, REPRODUCTION
 from lazynet.plan import Job, available_memory
+from lazynet.studies.required_width import KIND as REQUIRED_WIDTH
 
 FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
 
@@ -167,10 +168,26 @@ def progress_in(out: Path) -> str:
         stored = "1 part is" if parts == 1 else f"{parts} parts are"
         return f"{stored} stored in {out} (use --resume to continue the run)"
     status = store.status()
+    if store.kind == REQUIRED_WIDTH:
+        status = progress_of_parts(out, status)
     more = "" if status.result else " (use --resume to continue the run)"
-    if status.finished == status.cells and not status.result:
+    if status.finished == status.cells and not status.result and store.kind != REQUIRED_WIDTH:
         more = f" (use lazynet merge {out} to assemble the result)"
     return f"{status.finished} of {status.cells} cells are stored in {out}{more}"
+
+
+def progress_of_parts(out: Path, status: StoreStatus) -> StoreStatus:
+    """Return the progress of a search for the required width, including the cells in its subfolders.
+
+    The total number of cells covers only the sweeps that have begun, because later widths are not known in advance.
+
+    Args:
+        out: Folder of the search.
+        status: Progress of the search without its subfolders.
+    """
+    parts = [Store(part).status() for part in sorted(out.glob("width-*"))]
+    finished, damaged, cells = (sum(getattr(part, name) for part in parts) for name in ("finished", "damaged", "cells"))
+    return status._replace(finished=finished, damaged=damaged, cells=cells)
 
 
 def print_plan(jobs: list[Job], as_json: bool) -> int:

@@ -1,12 +1,15 @@
 """Terminal output for finished studies; the format depends on the kind of study."""
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lazynet as lz
 from lazynet.cli._common import FAILED_CHECK, print_json
 from lazynet.execution import write_figures, write_file
+from lazynet.studies.required_width import width_record
 from lazynet.studies.sweep import points, verdicts_json
 from lazynet.typing import Result
 
@@ -17,9 +20,9 @@ def check_verdict(kind: str) -> None:
     Raises:
         ValueError: If studies of this kind have no verdict.
     """
-    if kind != "sweep":
+    if kind not in CHECKED:
         raise ValueError(
-            f"check must be False for a study of kind {kind}, got True. Only sweeps have a verdict to check."
+            f"check must be False for a study of kind {kind}, got True, because there is nothing to check."
         )
 
 
@@ -46,11 +49,11 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False,
     if as_json:
         settings = json.loads(result.attrs["settings"])
         print_json(settings=settings, **numbers(result), out=None if out is None else str(out))
-        return 0
-    print(table(result))
-    if out is not None:
-        print(f"\nWritten to {out}: settings.json, result.nc, figures/{kind}.png")
-    return 0
+    else:
+        print(table(result))
+        if out is not None:
+            print(f"\nWritten to {out}: settings.json, result.nc, figures/{kind}.png")
+    return FAILED_CHECK if check and not CHECKED[kind](result) else 0
 
 
 def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool, tolerance: float | None) -> int:
@@ -125,5 +128,15 @@ def _sizes_table(result: Result) -> str:
     return f"Result with dimensions {', '.join(f'{name} ({size})' for name, size in result.sizes.items())}"
 
 
+def _width_table(result: Result) -> str:
+    """Return the answer and the regimes of the trained widths."""
+    return str(lz.verify(result))
+
+
 # Functions that return a result's summary numbers and its table, keyed by the kind of study.
-SUMMARIES = {"infinite_width": (_limit_json, _limit_table)}
+SUMMARIES = {"infinite_width": (_limit_json, _limit_table), "required_width": (width_record, _width_table)}
+# Functions that return whether a result passes --check, keyed by the kind of study.
+CHECKED: dict[str, Callable[[Result], bool]] = {
+    "sweep": lambda result: all(lz.verify(at).passed for _, at in points(result)),
+    "required_width": lambda result: not math.isnan(float(result.required_width)),
+}

@@ -21,6 +21,7 @@ from lazynet.cli._common import (
     print_json,
     print_plan,
     progress_in,
+    progress_of_parts,
     stoppable,
 )
 from lazynet.cli._reports import check_verdict, report
@@ -31,6 +32,7 @@ from lazynet.networks import ACTIVATIONS
 from lazynet.papers.work import PARTS, REPRODUCTION
 from lazynet.studies.laziness_map import GRID
 from lazynet.studies.laziness_map import KIND as MAP
+from lazynet.studies.required_width import KIND as REQUIRED_WIDTH
 from lazynet.studies.sweep import SweepStudy, check_tolerance
 from lazynet.training import OPTIMIZERS
 
@@ -212,6 +214,8 @@ class Status:
             grid = Store(self.folder / GRID).status()
             status = grid._replace(running=status.running, result=status.result)
             how, cells = "call lazynet.laziness_map again with lazynet.RunFolder(..., resume=True)", "cells of the grid"
+        if store.kind == REQUIRED_WIDTH:
+            status, how, cells = progress_of_parts(self.folder, status), "run its command again with --resume", "cells"
         if self.json:
             print_json(kind=store.kind, **status._asdict())
             return 0

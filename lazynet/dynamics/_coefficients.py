@@ -117,24 +117,28 @@ def descent_coefficients(
     loss: Loss,
     learning_rate: float,
     momentum: float,
+    nesterov: bool,
+    ridge: float,
     batches: np.ndarray | None,
     steps: np.ndarray,
     progress: Callable[[int, float], None] | None,
 ) -> Float[np.ndarray, "s ..."]:
-    """Return the coefficients at the given steps of the iteration v <- mu v + g, c <- c - eta v.
+    """Return the coefficients at the given steps of the iteration v <- mu v + g + beta c, c <- c - eta v.
 
-    Here g is the gradient of the loss at the predictions f0 + K c. In terms of the parameters, the iteration is
-    equivalent to `optax.sgd`. Each step costs one product with K, or with the rows of K that belong to the batch.
+    Here g is the gradient of the loss at the predictions f0 + K c, and beta is the ridge. With Nesterov momentum,
+    c <- c - eta (g + beta c + mu v). In terms of the parameters, the iteration is equivalent to `optax.sgd`. Each step
+    costs one product with K, or with the rows of K that belong to the batch.
 
     Returns:
         Coefficients, shape (s, n) or (s, n, outputs).
     """
     width = len(y) if batches is None else batches.shape[1]
-    limit = int(min(CALL_STEPS, max(1, CALL / (width * y.size))))
+    limit = int(min(CALL_STEPS, max(1, CALL / (width * y.size * len(k.matrix) / len(y)))))
     stops, inverse = np.unique(steps, return_inverse=True)
     coefficients, done, recorded = np.zeros((len(stops), *y.shape)), 0, int(stops[0] == 0)
     with host_float64():
-        arrays = jnp.asarray(k.matrix), jnp.asarray(y), jnp.asarray(f0)
+        # The kernel's rows are grouped by example.
+        arrays = jnp.asarray(k.matrix).reshape(len(y), -1, len(k.matrix)), jnp.asarray(y), jnp.asarray(f0)
         rows = None if batches is None else jnp.asarray(batches)
         state = jnp.zeros(y.shape), jnp.zeros(y.shape)
         while recorded < len(stops):
@@ -143,7 +147,7 @@ def descent_coefficients(
             # All calls have the same number of stops, so that they share one compiled program.
             padded = np.full(CALL_STOPS, min(done + limit, stops[-1]) if len(inside) < CALL_STOPS else inside[-1])
             padded[: len(inside)] = inside
-            state, values = _steps(loss, state, *arrays, rows, learning_rate, momentum, done, padded)
+            state, values = _steps(loss, nesterov, state, *arrays, rows, learning_rate, momentum, ridge, done, padded)
             coefficients[recorded : recorded + len(inside)] = values[: len(inside)]
             recorded, done = recorded + len(inside), int(padded[-1])
             if progress is not None:
@@ -151,9 +155,10 @@ def descent_coefficients(
     return coefficients[inverse]
 
 
-@compiled(static_argnames="loss")
+@compiled(static_argnames=("loss", "nesterov"))
 def _steps(
     loss: Loss,
+    nesterov: bool,
     state: tuple[Array, Array],
     k: Array,
     y: Array,
@@ -161,21 +166,29 @@ def _steps(
     batches: Array | None,
     learning_rate: Array | float,
     momentum: Array | float,
+    ridge: Array | float,
     done: Array | int,
     stops: Array | np.ndarray,
 ) -> tuple[tuple[Array, Array], Array]:
     """Return the state (coefficients and velocity) at the last stop, and the coefficients at every stop."""
     gradient = jax.grad(loss)
 
+    def moved(k: Array, c: Array) -> Array:
+        """Return K c for rows of the kernel that are grouped by example, shape (examples, ...)."""
+        if k.shape[1] == 1:
+            return k[:, 0] @ c
+        return (k.reshape(-1, k.shape[2]) @ c.reshape(-1)).reshape(len(k), *c.shape[1:])
+
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         c, v = state
         if batches is None:
-            v = momentum * v + gradient(f0 + k @ c, y)
+            g = gradient(f0 + moved(k, c), y) + ridge * c
         else:
             rows = batches[i]
             scale = len(y) / len(rows) if loss.reduction == "sum" else 1.0
-            v = (momentum * v).at[rows].add(scale * gradient(f0[rows] + k[rows] @ c, y[rows]))
-        return c - learning_rate * v, v
+            g = (ridge * c).at[rows].add(scale * gradient(f0[rows] + moved(k[rows], c), y[rows]))
+        v = momentum * v + g
+        return c - learning_rate * (g + momentum * v if nesterov else v), v
 
     def advance(
         carry: tuple[tuple[Array, Array], Array], stop: Array

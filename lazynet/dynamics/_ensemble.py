@@ -12,13 +12,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from lazynet.dynamics._laws import (
-    allow_overflow,
-    descent_growth,
-    descent_residual,
-    divide_by_eigenvalue,
-    zero_below_rounding,
-)
+from lazynet.arguments import check_number
+from lazynet.dynamics._laws import Law, allow_overflow, zero_below_rounding
 from lazynet.dynamics._modes import check_not_negative
 from lazynet.dynamics._prediction import check_learning_rate, checked_times
 from lazynet.dynamics._trajectory import check_test_kernel, real_kernel
@@ -60,6 +55,7 @@ def kernel_ensemble(
     start_covariance: Float[AnyArray, "rows rows"],
     k_test: Float[AnyArray, "n_test n"] | None = None,
     learning_rate: float | None = None,
+    ridge: float = 0.0,
 ) -> Ensemble:
     """Predict the mean and covariance, over initializations, of the outputs of infinitely wide networks.
 
@@ -69,9 +65,15 @@ def kernel_ensemble(
     (I - exp(-tK)) y and the covariance is exp(-tK) S_train,train exp(-tK) (Lee et al. 2019, section 2.3.2). For
     full-batch gradient descent with learning rate eta, (I - eta K)^(t / eta) replaces exp(-tK).
 
+    With a ridge beta, each network is trained with the penalty 1/2 beta ||theta - theta_0||^2. In this case, let
+    B = K + beta I. On the test set, A = K_test B^-1 (I - exp(-tB)). On the training set, the matrix
+    B^-1 (beta I + K exp(-tB)) replaces exp(-tK).
+
     At infinite time, the result describes fully trained networks. If only the readout is trained, then K = S, and the
-    result at infinite time is the NNGP posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding
-    are never learned.
+    result at infinite time without ridge is the posterior of Bayesian inference without noise. With a ridge, it is not
+    a posterior, because networks that start from different functions are pulled back to different functions; for the
+    posterior with noise, see `lazynet.kernel_posterior`. Modes whose eigenvalue is zero up to rounding are never
+    learned.
 
     For a `TwoLayer` network with `symmetric=False`, S is the matrix of the kernel
     `analytic_kernel(network.clone(train="readout"))`. With symmetric initialization, all initial outputs are zero, so
@@ -87,6 +89,7 @@ def kernel_ensemble(
         k_test: Kernel between test and training inputs, shape (n_test, n).
         learning_rate: Learning rate eta of gradient descent; all times must be multiples of eta. If None, gradient flow
             is predicted.
+        ridge: Coefficient beta of the penalty, nonnegative.
 
     Returns:
         An `Ensemble` of NumPy float64 arrays.
@@ -105,7 +108,8 @@ def kernel_ensemble(
     (array([0. , 0.6]), array([1.  , 0.64]))
     """
     times = checked_times(times, limit=True)
-    descent = None if learning_rate is None else (learning_rate, _steps_at(times, learning_rate))
+    ridge = check_number("ridge", ridge)
+    law = Law(times, None if learning_rate is None else _steps_at(times, learning_rate), learning_rate, ridge=ridge)
     k = real_kernel(k)
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
@@ -125,8 +129,7 @@ def kernel_ensemble(
     check_not_negative(scipy.linalg.eigvalsh(start, check_finite=False), "start_covariance")
 
     values = zero_below_rounding(k.values, n)
-    fractions = _flow_fractions(values, times) if descent is None else _descent_fractions(values, *descent)
-    remaining, learned, inverse = fractions
+    remaining, learned, inverse = _fractions(law, values)
     images = test @ k.vectors
     weights = (k.vectors.T @ y).reshape(1, n, -1)
     train_mean = (k.vectors @ (learned[..., None] * weights)).reshape(len(times), *y.shape)
@@ -146,11 +149,9 @@ def kernel_ensemble(
 
 
 @allow_overflow
-def _flow_fractions(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return exp(-t lambda), 1 - exp(-t lambda) and (1 - exp(-t lambda)) / lambda, each of shape (s, n)."""
-    exponent = np.outer(np.minimum(times, np.finfo(float).max), values)
-    learned = -np.expm1(-exponent)
-    return np.exp(-exponent), learned, divide_by_eigenvalue(learned, values)
+def _fractions(law: Law, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the unlearned fraction, the learned fraction, and the latter over the eigenvalue, each of shape (s, n)."""
+    return law.remaining(values), law.growth(values), law.coefficients(values)
 
 
 def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
@@ -165,15 +166,6 @@ def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
     if between.any():
         raise ValueError(f"times must be multiples of learning_rate = {learning_rate}, got {times[between][0]}.")
     return steps.astype(np.int64)
-
-
-def _descent_fractions(
-    values: np.ndarray, learning_rate: float, steps: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return q, 1 - q and (1 - q) / lambda for q = (1 - eta lambda)^k, each of shape (s, n)."""
-    learned = descent_growth(values, learning_rate, steps)
-    remaining = descent_residual(values, learning_rate, steps, 0.0)
-    return remaining, learned, divide_by_eigenvalue(learned, values)
 
 
 def _symmetrize(matrix: np.ndarray) -> np.ndarray:

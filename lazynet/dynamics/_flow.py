@@ -43,9 +43,12 @@ def flow_coefficients(
     loss: Loss,
     times: np.ndarray,
     tolerance: float,
+    ridge: float,
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Float[np.ndarray, "s ..."], float]:
-    """Return the coefficients of the flow dc/dt = -grad L(f0 + K c) at the given times, and the prediction error.
+    """Return the coefficients of the flow dc/dt = -grad L(f0 + K c) - ridge c at the given times, and their error.
+
+    The error is that of the predictions.
 
     The equation is solved repeatedly with an explicit fifth-order method (Tsitouras 2011), each time with a smaller
     error tolerance per step. The number of steps grows with the final time, with lambda_max and with the curvature of
@@ -75,7 +78,7 @@ def flow_coefficients(
         if (y != f0).any():
             scale = min(scale, _root_mean_square((y - f0)[None]))
         while True:
-            solution = _solve(k, loss, arrays, stops, accuracy * scale, report)
+            solution = _solve(k, loss, arrays, stops, accuracy * scale, ridge, report)
             if solution is None:
                 break
             scale, done = _root_mean_square(solution.moved), done + solution.steps
@@ -107,18 +110,19 @@ def _solve(
     arrays: tuple[Array, Array, Array],
     times: np.ndarray,
     allowed: float,
+    ridge: float,
     report: Callable[[int], None],
 ) -> Solution | None:
     """Return the solution for the given error tolerance per step, or None if solving fails or takes too many steps."""
     shape = arrays[1].shape
     moved, coefficients = (np.zeros((len(times), *shape)) for _ in range(2))
     limit = int(min(CALL_STEPS, max(16, CALL / (STAGES * len(k.matrix) * arrays[1].size))))
-    state, now, length, steps = (jnp.zeros(shape), jnp.zeros(shape)), 0.0, 1 / k.lambda_max, 0
+    state, now, length, steps = (jnp.zeros(shape), jnp.zeros(shape)), 0.0, 1 / (k.lambda_max + ridge), 0
     while now < times[-1]:
         if steps >= STEPS:
             return None
         length = min(length, times[-1] - now)
-        values, state, reached, taken = _advance(loss, limit, state, *arrays, now, length, times, allowed)
+        values, state, reached, taken = _advance(loss, limit, state, *arrays, now, length, times, allowed, ridge)
         reached, taken = float(reached), int(taken)
         steps += taken
         report(steps)
@@ -133,7 +137,12 @@ def _solve(
 @compiled(static_argnames="loss")
 def _initial_velocity(loss: Loss, k: Array, y: Array, f0: Array) -> Array:
     """Return K grad L(f0), the negative velocity of the predictions at time 0."""
-    return k @ jax.grad(loss)(f0, y)
+    return _product(k, jax.grad(loss)(f0, y))
+
+
+def _product(k: Array, v: Array) -> Array:
+    """Return K v. If K couples the outputs, it has a row for each example and output."""
+    return k @ v if len(k) == len(v) else (k @ v.reshape(-1)).reshape(v.shape)
 
 
 @compiled(static_argnames=("loss", "limit"))
@@ -148,6 +157,7 @@ def _advance(
     length: Array | float,
     times: Array | np.ndarray,
     allowed: Array | float,
+    ridge: Array | float,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array], Array, Array]:
     """Advance the solution by at most `limit` steps.
 
@@ -157,10 +167,10 @@ def _advance(
     """
     import diffrax
 
-    def field(t: Any, state: tuple[Array, Array], arrays: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        k, y, f0 = arrays
+    def field(t: Any, state: tuple[Array, Array], arrays: tuple[Array, ...]) -> tuple[Array, Array]:
+        k, y, f0, ridge = arrays
         gradient = jax.grad(loss)(f0 + state[0], y)
-        return -(k @ gradient), -gradient
+        return -(_product(k, gradient) + ridge * state[0]), -(gradient + ridge * state[1])
 
     end = times[-1]
     solution = diffrax.diffeqsolve(
@@ -170,7 +180,7 @@ def _advance(
         end,
         length,
         state,
-        (k, y, f0),
+        (k, y, f0, jnp.asarray(ridge)),
         saveat=diffrax.SaveAt(
             subs=[diffrax.SubSaveAt(ts=jnp.clip(times, now, end)), diffrax.SubSaveAt(t1=True)],
         ),

@@ -5,8 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from lazynet.kernels import Spectrum
-
 # Above the stability limit, gradient descent diverges, so infinite predictions are correct.
 allow_overflow = np.errstate(over="ignore", invalid="ignore")
 
@@ -19,12 +17,17 @@ class Law(NamedTuple):
         step: Integer gradient-descent steps, shape (s,), or None for gradient flow.
         learning_rate: Learning rate of gradient descent, or None for gradient flow.
         momentum: Momentum of gradient descent.
+        ridge: Coefficient beta of the penalty 1/2 beta ||theta - theta_0||^2. With f = f_0 + K c, the penalty adds
+            beta c to the gradient with respect to f. For a mode with eigenvalue lambda, the quantity
+            y - f_0 - (K + beta) c therefore decays like the residual of a mode with eigenvalue lambda + beta without a
+            penalty, and f - f_0 tends to the fraction lambda / (lambda + beta) of y - f_0.
     """
 
     time: Float[np.ndarray, " s"]
     step: Int[np.ndarray, " s"] | None = None
     learning_rate: float | None = None
     momentum: float = 0.0
+    ridge: float = 0.0
 
     @property
     def amplification(self) -> float:
@@ -43,13 +46,32 @@ class Law(NamedTuple):
 
     def growth(self, values: np.ndarray) -> np.ndarray:
         """Return the learned fraction of each mode at each time, shape (s, m)."""
+        grown = self._growth(values + self.ridge)
+        return grown * (values / (values + self.ridge)) if self.ridge else grown
+
+    def coefficients(self, values: np.ndarray) -> np.ndarray:
+        """Return the learned fraction of each mode divided by its eigenvalue, shape (s, m).
+
+        The result is zero where the eigenvalue is zero, because such a mode does not affect the predictions. If
+        K = Z Z' and v is the eigenvector of the mode, then Z' v = 0, so the product of the test kernel Z_test Z' with v
+        is zero too.
+        """
+        zero = values == 0
+        return np.where(zero, 0.0, self._growth(values + self.ridge) / np.where(zero, 1.0, values + self.ridge))
+
+    def _growth(self, values: np.ndarray) -> np.ndarray:
+        """Return the learned fraction of each mode at each time without a penalty."""
         if self.learning_rate is None or self.step is None:
             # A mode with eigenvalue zero is not learned, even at infinite time.
             return -np.expm1(-np.outer(np.minimum(self.time, np.finfo(float).max), values))
         return descent_growth(values, self.learning_rate, self.step, self.momentum)
 
     def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Return the magnitude of the unlearned fraction of each mode at arbitrary times, shape (len(time), m)."""
+        """Return how much of each mode has not decayed at arbitrary times, as a magnitude, shape (len(time), m).
+
+        With a penalty, this is the decay of y - f_0 - (K + beta) c.
+        """
+        values = values + self.ridge
         if self.learning_rate is None:
             return np.exp(-np.outer(time, values))
         if self.momentum:
@@ -57,6 +79,17 @@ class Law(NamedTuple):
                 descent_residual(values, self.learning_rate, np.round(time / self.learning_rate), self.momentum)
             )
         return _power(np.abs(1 - self.learning_rate * values), time / self.learning_rate)
+
+    def remaining(self, values: np.ndarray) -> np.ndarray:
+        """Return the signed unlearned fraction of each mode at each time, computed without cancellation."""
+        shifted = values + self.ridge
+        if self.learning_rate is None or self.step is None:
+            left = np.exp(-np.outer(np.minimum(self.time, np.finfo(float).max), shifted))
+        else:
+            left = descent_residual(shifted, self.learning_rate, self.step, self.momentum)
+        if not self.ridge:
+            return left
+        return (values * left + self.ridge) / shifted
 
 
 @allow_overflow
@@ -157,45 +190,6 @@ def _geometric(gap: np.ndarray, k: np.ndarray) -> np.ndarray:
 
 def _sign(k: np.ndarray) -> np.ndarray:
     return 1 - 2 * (k % 2)
-
-
-@allow_overflow
-def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
-    """Return the displacement of the parameters of a linearized network after t steps of gradient descent.
-
-    The displacement ||theta(t) - theta(0)|| is sqrt(sum_i (1 - (1 - eta lambda_i)^t)^2 (v_i' r_0)^2 / lambda_i). If
-    f_0 = 0, it tends to sqrt(y' K^-1 y) as t tends to infinity (Arora et al. 2019, section 5.2).
-
-    Args:
-        k: Spectrum of the kernel K on the training set: eigenvalues lambda_i and eigenvectors v_i.
-        residual: Initial residual r_0 = y - f_0, shape (n,) or (n, outputs).
-        learning_rate: Learning rate eta.
-        steps: Step numbers as integers, shape (s,).
-
-    Returns:
-        The displacement at each step as a NumPy float64 array of shape (s,). Values are infinite or NaN if
-        gradient descent diverges.
-
-    >>> import numpy as np
-    >>> from lazynet.dynamics import linearized_displacement
-    >>> from lazynet.kernels import spectrum
-    >>> linearized_displacement(spectrum(np.eye(2)), np.array([3.0, 4.0]), 0.5, np.array([0, 1])).tolist()
-    [0.0, 2.5]
-    """
-    values = zero_below_rounding(k.values, len(k.values))
-    grown = descent_growth(values, learning_rate, steps)
-    modes = np.sum((k.vectors.T @ residual.reshape(len(residual), -1)) ** 2, axis=1)
-    return np.sqrt(np.sum(grown * divide_by_eigenvalue(grown, values) * modes, axis=1))
-
-
-def divide_by_eigenvalue(grown: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return grown / lambda, or zero where the eigenvalue is zero.
-
-    A mode with eigenvalue zero does not affect the predictions. If K = Z Z' and v is the eigenvector of the mode, then
-    Z' v = 0, so the product of the test kernel Z_test Z' with v is zero too.
-    """
-    zero = values == 0
-    return np.where(zero, 0.0, grown / np.where(zero, 1.0, values))
 
 
 def zero_below_rounding(values: Float[np.ndarray, " m"], n: int, rounding: float = 0.0) -> Float[np.ndarray, " m"]:

@@ -5,7 +5,10 @@ of the basis. The defect can be computed from the coordinates of r~ alone. Gradi
 (eta lambda <= 2 without momentum) do not amplify errors. For gradient flow, the error at time t is therefore at most
 the integral of the norm of the defect from 0 to t (see Saad 1992, section 4, on the matrix exponential). For gradient
 descent, the integral becomes a sum over steps, and momentum multiplies the bound by 1 / (1 - mu). If there are too many
-steps to sum over, the trapezoid rule estimates the sum.
+steps to sum over, the trapezoid rule estimates the sum. With a penalty (see `Law.ridge`), r~ denotes y - f_0 -
+(K + beta) c, which decays with K + beta. A defect at an earlier time changes f_0 + K c by the factor
+x + (1 - x) beta / (lambda + beta) along each mode, where x is the decay since then; its magnitude is at most 1, so the
+same bound holds.
 """
 
 import warnings
@@ -208,15 +211,16 @@ def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.
 
 
 def _converges(lambda_max: float, law: Law) -> bool:
-    return law.learning_rate is None or bool(law.learning_rate * lambda_max <= law.limit)
+    return law.learning_rate is None or bool(law.learning_rate * (lambda_max + law.ridge) <= law.limit)
 
 
 def _check_converges(lambda_max: float, law: Law) -> None:
     if law.learning_rate is not None and not _converges(lambda_max, law):
         factor = "2 (1 + momentum)" if law.momentum else "2"
+        largest = "(lambda_max + ridge)" if law.ridge else "lambda_max"
         raise ValueError(
-            f"learning_rate must be at most {factor} / lambda_max = {law.limit / lambda_max:.6g} for method='krylov', "
-            f"got {law.learning_rate:.6g}. Use method='exact' to predict divergence."
+            f"learning_rate must be at most {factor} / {largest} = {law.limit / (lambda_max + law.ridge):.6g} for "
+            f"method='krylov', got {law.learning_rate:.6g}. Use method='exact' to predict divergence."
         )
 
 
@@ -230,15 +234,16 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
     if process.complete or not end > 0:
         return 0.0
     eta = law.learning_rate
-    if eta is None or (eta * values[-1] <= 1 and not law.momentum):
-        time = _decay_times(end, float(values[-1]))
+    largest = float(values[-1]) + law.ridge
+    if eta is None or (eta * largest <= 1 and not law.momentum):
+        time = _decay_times(end, largest)
         left = law.decay(values, time)
     else:
         # Overshooting modes change sign at every step, so all early steps are sampled; later samples are increasingly
         # far apart.
         steps = np.unique(np.geomspace(1, max(1.0, end / eta), SAMPLES).round())
         steps = np.union1d(np.arange(min(SAMPLES, int(end / eta) + 1)), steps)
-        time, left = eta * steps, descent_residual(values, eta, steps, law.momentum)
+        time, left = eta * steps, descent_residual(values + law.ridge, eta, steps, law.momentum)
     weights = process.weights[:, :outputs]
     sizes = np.sqrt(sum(np.sum(((left * column) @ process.defect.T) ** 2, axis=1) for column in weights.T))
     return float(law.amplification * (np.trapezoid(sizes, time) + (0 if eta is None else eta * sizes[0])))
@@ -246,7 +251,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
 
 def _last_time(values: np.ndarray, law: Law) -> float:
     """Return the last time or, if earlier, the time by which gradient flow has learned all modes that it can learn."""
-    end, positive = float(law.time.max()), values[values > 0]
+    end, positive = float(law.time.max()), values[values + law.ridge > 0] + law.ridge
     return min(end, FORGOTTEN / positive.min()) if law.learning_rate is None and positive.size else end
 
 
@@ -274,7 +279,7 @@ def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> 
     if not end > 0:
         return 0.0
     largest, squares = float(values.max()), np.sum(modes.weights**2, axis=1)
-    time = _decay_times(end, largest)
+    time = _decay_times(end, largest + law.ridge)
     left = law.decay(values, time)
     if law.momentum:
         integral = np.sqrt(_sensitivity(modes.values, law, np.trapezoid(left, time, axis=0)) ** 2 @ squares)

@@ -15,38 +15,40 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.arguments import check_callback, check_number, described
+from lazynet.arguments import check_callback, check_flag, check_number, described
 from lazynet.arrays import float64_array, real_array
 from lazynet.dynamics._coefficients import check_batches, dense_kernel, descent_coefficients
 from lazynet.dynamics._flow import flow_coefficients
 from lazynet.dynamics._laws import Law
 from lazynet.dynamics._modes import TOLERANCE
 from lazynet.dynamics._trajectory import (
+    AnyKernel,
     Trajectory,
-    real_kernel,
     trajectory_from_coefficients,
     trajectory_from_modes,
-    validated_problem,
+    validated,
 )
-from lazynet.kernels import CrossOperator, KernelOperator, Spectrum, check_tolerance
+from lazynet.kernels import CrossOperator, check_tolerance
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.plan import check_memory
 from lazynet.programs import entry
-from lazynet.typing import AnyArray, SquareKernel, Targets
+from lazynet.typing import AnyArray, Targets
 
 
 @entry
 def kernel_descent(
-    k: SquareKernel | Spectrum | KernelOperator,
+    k: AnyKernel,
     y: Targets,
     *,
     learning_rate: float,
     steps: int | Sequence[int] | np.ndarray,
     loss: str | Loss = "squared",
     momentum: float = 0.0,
+    nesterov: bool = False,
+    ridge: float = 0.0,
     batches: AnyArray | None = None,
     f0: float | AnyArray = 0.0,
-    k_test: Float[AnyArray, "n_test n"] | CrossOperator | None = None,
+    k_test: Float[AnyArray, "n_test n"] | Float[AnyArray, "n_test k n k"] | CrossOperator | None = None,
     f0_test: float | AnyArray = 0.0,
     method: Literal["exact", "krylov"] | None = None,
     tolerance: float | None = None,
@@ -54,14 +56,21 @@ def kernel_descent(
 ) -> Trajectory:
     """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
 
+    These are the outputs of a linear model with this kernel whose parameters are trained by gradient descent.
+
     For the squared loss, the iteration is u(j+1) = u(j) - eta K (u(j) - y) (Arora et al. 2019, section 4). All steps
-    are computed at once in closed form, and eigenvalues that are zero up to rounding are set to zero. For other losses
-    or mini-batches, each step costs one product with K, or with the rows of K that belong to the batch.
-    Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect to the
-    parameters.
+    are computed at once in closed form, and eigenvalues that are zero up to rounding are set to zero. For other losses,
+    Nesterov momentum or mini-batches, each step costs one product with K, or with the rows of K that belong to the
+    batch. Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect
+    to the parameters. With Nesterov momentum, theta <- theta - eta (g + mu v).
+
+    The ridge beta adds the penalty 1/2 beta ||theta - theta_0||^2 to the loss, so g includes beta (theta - theta_0).
+    Let u = f_0 + K c. For the squared loss, c <- c - eta (f_0 + K c - y + beta c), which converges to the kernel ridge
+    regression f_0 + K (K + beta I)^-1 (y - f_0).
 
     Args:
-        k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
+        k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`; or a
+            kernel that couples the outputs, shape (n, outputs, n, outputs).
         y: Targets, shape (n,) or (n, outputs), in the form that the loss expects.
         learning_rate: Learning rate eta. The squared loss is 1/2 sum_i ||f_i - y_i||^2; any other loss is summed or
             averaged over examples, as its `reduction` specifies.
@@ -69,17 +78,21 @@ def kernel_descent(
             integer array of shape (s,) that lists the steps to predict.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         momentum: Momentum mu, at least 0 and below 1.
+        nesterov: Whether to use Nesterov momentum. Requires a positive `momentum`.
+        ridge: Coefficient beta of the penalty, nonnegative. It is added to the sum over examples, or to the mean for a
+            loss that averages over examples, and it is not scaled in mini-batches.
         batches: Indices of the examples in each step's batch, an integer array of shape (number of steps, B). The
             gradient of a summed loss is scaled by n / B. Defaults to the full batch.
         f0: Initial prediction on the training set, a number or an array with the same shape as y.
-        k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
+        k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`. If
+            `k` couples the outputs, the shape is (n_test, outputs, n, outputs).
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, outputs).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for a `Spectrum` and for up to 1000 examples, and to "krylov" otherwise. Allowed only for the squared loss
-            on the full batch.
+            on the full batch, without Nesterov momentum.
         tolerance: Target error, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a kernel stored in float32.
-            A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the error. Allowed only for
-            the squared loss on the full batch.
+            A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the error. Allowed only where
+            `method` is.
         progress: Function that is called repeatedly with the number of kernel products so far and the current
             truncation error.
 
@@ -100,35 +113,42 @@ def kernel_descent(
     learning_rate = check_number("learning_rate", learning_rate, positive=True)
     check_callback("progress", progress)
     check_number("momentum", momentum, below=1.0)
+    check_flag("nesterov", nesterov)
+    if nesterov and not momentum:
+        raise ValueError("nesterov must be False if momentum is 0, got True.")
+    ridge = check_number("ridge", ridge)
     loss = get_loss(loss)
     steps = _checked_steps(steps)
-    law = Law(learning_rate * steps, steps, learning_rate, momentum)
-    k = real_kernel(k)
-    problem = validated_problem(k, y, f0, k_test, f0_test)
-    if loss == squared() and batches is None:
+    law = Law(learning_rate * steps, steps, learning_rate, momentum, ridge)
+    k, problem = validated(k, y, f0, k_test, f0_test)
+    if loss == squared() and batches is None and not nesterov:
         return trajectory_from_modes(k, problem, law, method, tolerance, progress)
     for name, value in (("method", method), ("tolerance", tolerance)):
         if value is not None:
-            raise ValueError(f"{name} must be None unless the squared loss is used on the full batch, got {value!r}.")
+            raise ValueError(
+                f"{name} must be None unless the squared loss is used on the full batch without Nesterov momentum, got "
+                f"{value!r}."
+            )
     loss.check_targets(problem.y)
     if batches is not None:
         batches = check_batches(batches, len(problem.y), int(steps.max()))
     kernel = dense_kernel(k)
     coefficients = descent_coefficients(
-        kernel, problem.y, problem.f0, loss, learning_rate, momentum, batches, steps, progress
+        kernel, problem.y, problem.f0, loss, learning_rate, momentum, nesterov, ridge, batches, steps, progress
     )
     return trajectory_from_coefficients(kernel, problem, law, coefficients, 0.0)
 
 
 @entry
 def kernel_flow(
-    k: SquareKernel | Spectrum | KernelOperator,
+    k: AnyKernel,
     y: Targets,
     *,
     times: Sequence[float] | np.ndarray,
     loss: str | Loss = "squared",
+    ridge: float = 0.0,
     f0: float | AnyArray = 0.0,
-    k_test: Float[AnyArray, "n_test n"] | CrossOperator | None = None,
+    k_test: Float[AnyArray, "n_test n"] | Float[AnyArray, "n_test k n k"] | CrossOperator | None = None,
     f0_test: float | AnyArray = 0.0,
     method: Literal["exact", "krylov"] | None = None,
     tolerance: float | None = None,
@@ -139,18 +159,21 @@ def kernel_flow(
     For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2). Eigenvalues
     that are zero up to rounding are set to zero, so the predictions on the test set at infinite time involve the
     pseudo-inverse of K instead of its inverse. For other losses, the equation is integrated with diffrax until two
-    solutions agree to within the tolerance. The hinge loss is not differentiable at y f = 1, where the gradient that
-    JAX returns is used. Predictions that stay close to this point oscillate around it, and a tolerance below about 1e-3
-    may be unattainable.
+    solutions agree to within the tolerance. With a ridge beta, du/dt = -K grad L(u) - beta (u - f0). The hinge loss is
+    not differentiable at y f = 1, where the gradient that JAX returns is used. Predictions that stay close to this
+    point oscillate around it, and a tolerance below about 1e-3 may be unattainable.
 
     Args:
-        k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
+        k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`; or a
+            kernel that couples the outputs, shape (n, outputs, n, outputs).
         y: Targets, shape (n,) or (n, outputs), in the form that the loss expects.
         times: Nonnegative times, shape (s,), which may be infinite for the squared loss. Step j of gradient descent
             with learning rate eta corresponds to time eta j.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
+        ridge: Coefficient beta of the penalty 1/2 beta ||theta - theta_0||^2, nonnegative; see `kernel_descent`.
         f0: Initial prediction on the training set, a number or an array with the same shape as y.
-        k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
+        k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`. If
+            `k` couples the outputs, the shape is (n_test, outputs, n, outputs).
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, outputs).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for a `Spectrum` and for up to 1000 examples, and to "krylov" otherwise. Allowed only for the squared loss.
@@ -174,9 +197,8 @@ def kernel_flow(
     """
     loss = get_loss(loss)
     times = checked_times(times, limit=loss == squared())
-    law = Law(times)
-    k = real_kernel(k)
-    problem = validated_problem(k, y, f0, k_test, f0_test)
+    law = Law(times, ridge=check_number("ridge", ridge))
+    k, problem = validated(k, y, f0, k_test, f0_test)
     if loss == squared():
         return trajectory_from_modes(k, problem, law, method, tolerance, progress)
     if method is not None:
@@ -185,7 +207,9 @@ def kernel_flow(
     loss.check_targets(problem.y)
     kernel = dense_kernel(k)
     allowed = tolerance or TOLERANCE["float32" if kernel.rounding else "float64"]
-    coefficients, truncation = flow_coefficients(kernel, problem.y, problem.f0, loss, times, allowed, progress)
+    coefficients, truncation = flow_coefficients(
+        kernel, problem.y, problem.f0, loss, times, allowed, law.ridge, progress
+    )
     trajectory = trajectory_from_coefficients(kernel, problem, law, coefficients, truncation)
     error = trajectory.error
     if not error.total <= allowed:

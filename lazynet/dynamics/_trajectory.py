@@ -8,10 +8,13 @@ from jaxtyping import Float
 
 from lazynet.arrays import float64_array, real_array
 from lazynet.dynamics._coefficients import DenseKernel
-from lazynet.dynamics._laws import Law, allow_overflow, divide_by_eigenvalue
+from lazynet.dynamics._laws import Law, allow_overflow
 from lazynet.dynamics._modes import excited_modes
 from lazynet.kernels import CrossOperator, Error, KernelOperator, Spectrum, check_square, check_targets
 from lazynet.typing import AnyArray, SquareKernel, Targets
+
+# A kernel on the training set, in any form that the predictions accept.
+AnyKernel = SquareKernel | Float[AnyArray, "n k n k"] | Spectrum | KernelOperator
 
 
 class Trajectory(NamedTuple):
@@ -24,6 +27,8 @@ class Trajectory(NamedTuple):
         step: Integer gradient-descent steps, shape (s,), or None for gradient flow.
         error: Estimate of the largest error in `train` over time. The error is relative to norm(y - f0) for predictions
             in closed form, and to the largest norm(train - f0) for predictions that are computed step by step.
+        displacement: Norm of the displacement of the parameters, norm(theta - theta_0), in the linear model with this
+            kernel, shape (s,).
 
     >>> import numpy as np, lazynet as lz
     >>> trajectory = lz.kernel_descent(np.eye(3), np.ones(3), learning_rate=0.5, steps=[0, 10], k_test=np.ones((2, 3)))
@@ -36,20 +41,62 @@ class Trajectory(NamedTuple):
     test: np.ndarray | None
     step: np.ndarray | None
     error: Error
+    displacement: Float[np.ndarray, " s"]
 
 
 class Problem(NamedTuple):
-    """Targets, initial predictions and test kernel, with consistent shapes."""
+    """Targets, initial predictions and test kernel, with consistent shapes.
+
+    Attributes:
+        y: Targets, shape (n,) or (n, outputs).
+        f0: Initial prediction on the training set, with the same shape as y.
+        k_test: Kernel between test and training inputs, or None.
+        f0_test: Initial prediction on the test set, shape (n_test,) or (n_test, outputs).
+        coupled: Whether the kernel couples the outputs. The training kernel then has shape (n outputs, n outputs), and
+            the test kernel has shape (n_test outputs, n outputs).
+    """
 
     y: np.ndarray
     f0: np.ndarray
     k_test: np.ndarray | CrossOperator | None
     f0_test: np.ndarray
+    coupled: bool = False
 
 
 def real_kernel(k: SquareKernel | Spectrum | KernelOperator) -> SquareKernel | Spectrum | KernelOperator:
     """Return a kernel after checking that it is a square matrix of real numbers, a `Spectrum` or an operator."""
     return k if isinstance(k, Spectrum | KernelOperator) else check_square("k", real_array("k", k))
+
+
+def validated(
+    k: AnyKernel, y: Targets, f0: float | AnyArray, k_test: AnyArray | CrossOperator | None, f0_test: float | AnyArray
+) -> tuple[Float[AnyArray, "rows rows"] | Spectrum | KernelOperator, Problem]:
+    """Return the validated kernel, with one row for each example and output if it couples outputs, and the problem.
+
+    Raises:
+        ValueError: If the kernel is not square, if a shape does not match the kernel, or if an array is not finite.
+    """
+    if isinstance(k, Spectrum | KernelOperator) or np.ndim(k) != 4:
+        k = real_kernel(k)
+        return k, validated_problem(k, y, f0, k_test, f0_test)
+    k, y = real_array("k", k), real_array("y", y)
+    n, outputs = k.shape[:2]
+    if k.shape != (n, outputs, n, outputs):
+        raise ValueError(f"k must have the shape (n, outputs, n, outputs) if it has four axes, got shape {k.shape}.")
+    if y.shape != (n, outputs):
+        raise ValueError(f"y must have shape ({n}, {outputs}) to match a kernel of shape {k.shape}, got {y.shape}.")
+    if k_test is not None:
+        k_test = float64_array("k_test", k_test)
+        if k_test.ndim != 4 or k_test.shape[1:] != (outputs, n, outputs):
+            raise ValueError(
+                f"k_test must have shape (n_test, {outputs}, {n}, {outputs}) to match k, got shape {k_test.shape}."
+            )
+        k_test = k_test.reshape(-1, n * outputs)
+    n_test = 0 if k_test is None else len(k_test) // outputs
+    flat = k.reshape(n * outputs, n * outputs)
+    starts = _broadcast("f0", f0, (n, outputs)), _broadcast("f0_test", f0_test, (n_test, outputs))
+    problem = validated_problem(check_square("k", flat), y.reshape(-1), 0.0, k_test, 0.0)
+    return flat, Problem(problem.y.reshape(n, outputs), starts[0], problem.k_test, starts[1], coupled=True)
 
 
 def validated_problem(
@@ -107,15 +154,18 @@ def trajectory_from_modes(
     progress: Callable[[int, float], None] | None,
 ) -> Trajectory:
     """Compute the trajectory from the modes that the residual excites."""
-    residual = (problem.y - problem.f0).reshape(len(problem.y), -1)
+    residual = (problem.y - problem.f0).reshape(-1 if problem.coupled else len(problem.y), 1 if problem.coupled else -1)
     modes, error = excited_modes(k, residual, law, method, tolerance, progress)
-    shape, grown = (len(law.time), -1, *problem.y.shape[1:]), law.growth(modes.values)
+    shape, shape_test = ((len(law.time), *f.shape) for f in (problem.f0, problem.f0_test))
+    grown, coefficients = law.growth(modes.values), law.coefficients(modes.values)
     train = problem.f0 + modes.combined(grown, modes.basis).reshape(shape)
-    if problem.k_test is None:
-        return Trajectory(law.time, train, None, law.step, error)
-    learned = divide_by_eigenvalue(grown, modes.values)
-    test = problem.f0_test + modes.combined(learned, _multiply(problem.k_test, modes.basis)).reshape(shape)
-    return Trajectory(law.time, train, test, law.step, error)
+    test = None
+    if problem.k_test is not None:
+        moved = modes.combined(coefficients, _multiply(problem.k_test, modes.basis))
+        test = problem.f0_test + moved.reshape(shape_test)
+    # The squared displacement is c' K c, for the coefficients c in f = f_0 + K c.
+    displacement = np.sqrt(np.sum(grown * coefficients * np.sum(modes.weights**2, axis=1), axis=1))
+    return Trajectory(law.time, train, test, law.step, error, displacement)
 
 
 @allow_overflow
@@ -125,13 +175,18 @@ def trajectory_from_coefficients(
     """Compute the trajectory from coefficients of shape (s, n, ...), using one product with each kernel."""
 
     def predict(kernel: np.ndarray | CrossOperator) -> np.ndarray:
+        if problem.coupled:
+            product = _multiply(kernel, coefficients.reshape(len(coefficients), -1).T)
+            return product.T.reshape(len(coefficients), -1, *coefficients.shape[2:])
         columns = np.moveaxis(coefficients, 0, -1)
         product = _multiply(kernel, columns.reshape(len(columns), -1))
         return np.moveaxis(product.reshape(len(product), *columns.shape[1:]), -1, 0)
 
     moved = predict(k.matrix)
     test = None if problem.k_test is None else problem.f0_test + predict(problem.k_test)
-    return Trajectory(law.time, problem.f0 + moved, test, law.step, k.error(coefficients, moved, truncation))
+    displacement = np.sqrt(np.maximum(np.sum((coefficients * moved).reshape(len(moved), -1), axis=1), 0))
+    error = k.error(coefficients, moved, truncation)
+    return Trajectory(law.time, problem.f0 + moved, test, law.step, error, displacement)
 
 
 def _multiply(kernel: np.ndarray | CrossOperator, v: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from lazynet.execution._progress import Stages, TaskProgress, product_rate
 from lazynet.execution._provenance import provenance
 from lazynet.execution._runner import Output, Study, Task, assemble_shards, check_same_on_all_hosts, run
 from lazynet.execution._store import Arrays, Store, open_store
+from lazynet.execution._store import Status as StoreStatus
 
 __all__ = [
     "Arrays",
@@ -13,6 +14,7 @@ __all__ = [
     "RunFolder",
     "Stages",
     "Store",
+    "StoreStatus",
     "Study",
     "Task",
     "TaskProgress",

@@ -6,7 +6,7 @@ from lazynet.experiment._cost import check_memory_of, check_memory_of_kernels, i
 from lazynet.experiment._members import CellCheckpoint, Trained, train_members
 from lazynet.experiment._packing import packs_of
 from lazynet.experiment._record import Pack, Record
-from lazynet.experiment._reference import References, default_learning_rate
+from lazynet.experiment._reference import References, default_learning_rate, relative_rates
 from lazynet.experiment._result import MemberStatus, assemble, flags, outcome
 from lazynet.experiment._settings import as_json, fingerprint, limit_settings, sweep_settings
 from lazynet.experiment._shared_inputs import share_inputs
@@ -43,6 +43,7 @@ __all__ = [
     "network_variables",
     "outcome",
     "packs_of",
+    "relative_rates",
     "share_inputs",
     "sweep_jobs",
     "sweep_settings",

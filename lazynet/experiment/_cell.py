@@ -17,7 +17,6 @@ from lazynet.experiment._record import Pack
 from lazynet.experiment._reference import (
     Limit,
     References,
-    limit_displacement,
     limit_trajectory,
     linearized_members,
     starts,
@@ -196,10 +195,11 @@ def _with_predictions(
     if limit is not None:
         numbers = limit.numbers(data.y_train)
         variables["initial_kernel_error"] = kernel_errors
-        if training.plain:
-            predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, rate)
+        if training.followed:
+            predicted, limit_variables = _limit_predictions(network, data, trained, keys, limit, training, rate)
             variables |= _gaps("start_gap", linear, predicted, data)
             variables |= _gaps("kernel_gap", trained.records, predicted, data)
+        if training.plain:
             lambda_min, residual_norm = numbers["lambda_min"], variables["residual_norm"]
             variables |= _bounds(network, data, trained, lambda_min, rate, residual_norm, inputs.norm)
     if measure.regression:
@@ -255,6 +255,8 @@ def network_variables(
     trained.warn_of_rounding(training, network.width)
     internal = ("train_prediction", "test_prediction", "loss_root_sum")
     variables |= {name: values for name, values in trained.records.items() if name not in internal}
+    if training.ridge:
+        variables["ridge_penalty"] = training.ridge / 2 * variables["displacement"] ** 2
     diverged_at = first_diverged(trained, variables["train_loss"], steps)
     return {name: _without_diverged(v, steps, diverged_at) for name, v in variables.items()}, diverged_at
 
@@ -347,27 +349,32 @@ def _without_growing(
 
 
 def _limit_predictions(
-    network: Network, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
+    network: Network,
+    data: Dataset,
+    trained: Trained,
+    keys: list[Array],
+    limit: Limit,
+    training: Training,
+    learning_rate: float,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the infinite-width predictions for each member, with their scores and linearized displacements.
 
-    The scores and displacements have shape (step,) if the outputs of all members are initially zero, and
-    (members, step) otherwise.
+    The scores and displacements have shape (step,) if all members have the same prediction, because their outputs are
+    initially zero and they are trained on the full batch, and (members, step) otherwise.
     """
     from_zero = traits(network).starts_at_zero
-    members = 1 if from_zero else len(trained.diverged_at)
-    steps, paths, moved = training.snapshot_steps, [], []
-    for i in range(members):
-        f0, f0_test = starts(network, trained, i)
-        paths.append(limit_trajectory(limit, data, learning_rate, steps, f0, f0_test))
-        moved.append(limit_displacement(limit, data, learning_rate, steps, f0))
+    shared = from_zero and training.batch_size is None
+    paths = [
+        limit_trajectory(limit, data, training, learning_rate, keys[i], *starts(network, trained, i))
+        for i in range(1 if shared else len(keys))
+    ]
     predicted = {
         "train_prediction": np.stack([path.train for path in paths]),
         "test_prediction": np.stack([np.asarray(path.test) for path in paths]),
     }
     table = {f"kernel_{name}": values for name, values in scores(predicted, data, training.loss, from_zero).items()}
-    table["linearized_displacement"] = np.stack(moved)
-    return predicted, {name: values[0] for name, values in table.items()} if from_zero else table
+    table["linearized_displacement"] = np.stack([path.displacement for path in paths])
+    return predicted, {name: values[0] for name, values in table.items()} if shared else table
 
 
 def _bounds(

@@ -126,7 +126,9 @@ def _jobs_at(point: Point, spec: Spec, count: bool) -> list[Job]:
         {"kernels": limits, "work": eigenvectors_bytes(n) - 8 * n**2},
         {"kernels": len(scales) * 2.0 * n * rows * data.dim, "eigenvectors": len(scales) * eigenvectors_flops(n)},
     )
-    descends = training.measure.predictions and training.plain and size <= LARGEST_EIGENPROBLEM
+    descends = training.measure.predictions and training.followed and size <= LARGEST_EIGENPROBLEM
+    # Otherwise, the kernel is diagonalized, which takes a single step.
+    stepwise = descends and training.largest_rate is None
     own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * seen**2
     parts = _part_kernel_bytes(network, len(spec.layers), seen)
 
@@ -154,7 +156,10 @@ def _jobs_at(point: Point, spec: Spec, count: bool) -> list[Job]:
             "training": members * training.steps * stepper.operations(inputs.arrays),
             "predictions": measured * forward_operations(at_this, seen + data.n_test, data.dim, dtype),
             "kernels": measured * kernel_operations(at_this, seen, data.dim, dtype),
-            "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
+            "eigenvectors": members * eigenvectors_flops(size) if descends and not stepwise else 0.0,
+            "kernel descent": 2.0 * members * training.steps * (training.batch_size or n) * data.outputs * size
+            if stepwise
+            else 0.0,
             # Each step evaluates both the network and its directional derivative.
             "linearized": 0.0
             if descends or not training.measure.predictions

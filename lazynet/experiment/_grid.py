@@ -30,7 +30,7 @@ TRAINING_AXES: dict[str, Source] = {
     **dict.fromkeys(OPTIMIZER_AXES, "training"),
 }
 COUNTS = ("n_train", "batch_size")
-NUMBERS = ("label_noise", "learning_rate", "momentum", "weight_decay")
+NUMBERS = ("label_noise", "learning_rate", "momentum", "weight_decay", "ridge")
 
 
 class Axis(NamedTuple):

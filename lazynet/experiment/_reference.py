@@ -13,7 +13,7 @@ from jax import Array
 
 from lazynet.arrays import network_rows
 from lazynet.data import Dataset
-from lazynet.dynamics import Trajectory, kernel_descent, linearized_displacement
+from lazynet.dynamics import Trajectory, kernel_descent
 from lazynet.dynamics._modes import EXACT
 from lazynet.experiment._grid import Point
 from lazynet.experiment._members import CellCheckpoint, Trained, train_polynomials
@@ -114,11 +114,20 @@ def warn_of_singular_kernel(limit: Limit) -> None:
         )
 
 
-def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
-    """Warn that kernel descent diverges at the given learning rate."""
+def warn_of_learning_rate(limit: Limit, width: int, rate: float, largest: float, ridge: float) -> None:
+    """Warn that kernel descent diverges at the given learning rate.
+
+    Args:
+        limit: The infinite-width kernel.
+        width: Number of units, m.
+        rate: Learning rate eta.
+        largest: Largest stable product of the learning rate and lambda_max + ridge.
+        ridge: Coefficient of the penalty.
+    """
+    bound = f"{largest:g} / (lambda_max + ridge)" if ridge else f"{largest:g} / lambda_max"
     warnings.warn(
-        f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}, so kernel "
-        "descent diverges.",
+        f"learning_rate is {rate:.6g} at width {width}, above {bound} = {largest / (limit.lambda_max + ridge):.6g}, so "
+        "kernel descent diverges.",
         stacklevel=3,
     )
 
@@ -129,23 +138,25 @@ def largest_empirical_eigenvalue(network: Network, variables: Variables, data: D
 
 
 def limit_trajectory(
-    limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any = 0.0, f0_test: Any = 0.0
+    limit: Limit,
+    data: Dataset,
+    training: Training,
+    learning_rate: float,
+    key: Array,
+    f0: Any = 0.0,
+    f0_test: Any = 0.0,
 ) -> Trajectory:
-    """Return the trajectory of gradient descent with the infinite-width kernel, from the given initial outputs."""
+    """Return the trajectory of a member's training with the infinite-width kernel, from the given initial outputs."""
+    descent = training.descent(key, data.n_train)
     return kernel_descent(
-        limit.spectrum,
+        limit.spectrum if training.largest_rate is not None else limit.train,
         data.y_train,
         learning_rate=learning_rate,
-        steps=steps,
         f0=f0,
         k_test=limit.test,
         f0_test=f0_test,
+        **descent,
     )
-
-
-def limit_displacement(limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any) -> np.ndarray:
-    """Return the exact parameter displacement of the linearized infinitely wide network at the given steps."""
-    return linearized_displacement(limit.spectrum, data.y_train - f0, learning_rate, steps)
 
 
 def linearized_members(
@@ -161,12 +172,11 @@ def linearized_members(
     """Return the predictions of the linearized members, and ||K_0 - K|| / ||K|| for each member.
 
     K_0 is the empirical kernel of a member at initialization, and K is the infinite-width kernel. The predictions have
-    shape (members, snapshots, ...). If training uses plain gradient descent and the eigenproblem is small, the
-    predictions are computed by kernel descent with K_0. Otherwise, the linearized network itself is trained, which
-    takes longer.
+    shape (members, snapshots, ...). If kernel descent can follow training and K_0 is small, the predictions are
+    computed by kernel descent with K_0. Otherwise, the linearized network itself is trained, which takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
-    descend = training.plain and size <= LARGEST_EIGENPROBLEM
+    descend = training.followed and size <= LARGEST_EIGENPROBLEM
     rows = np.concatenate([data.x_train, data.x_test]) if descend else data.x_train
     # With a single output, the kernel equals its average over outputs.
     outputs: Literal["all", "average"] = "all" if descend and data.outputs > 1 else "average"
@@ -177,7 +187,8 @@ def linearized_members(
 
     def predicted(member: tuple[int, np.ndarray]) -> tuple[Trajectory | None, float]:
         i, k = member
-        path = _own_descent(k, data, *starts(network, trained, i), training, learning_rate) if descend else None
+        f0 = starts(network, trained, i)
+        path = _own_descent(k, data, *f0, training, keys[i], learning_rate) if descend else None
         k = k[: data.n_train]
         average = k if outputs == "average" else np.einsum("icjc->ij", k) / data.outputs
         error = np.nan if limit is None else np.linalg.norm(average - limit.train) / np.linalg.norm(limit.train)
@@ -195,10 +206,9 @@ def linearized_members(
         polynomial = Linearized(network)
         predictions = train_polynomials(polynomial, data, trained, keys, training, learning_rate, checkpoint)
         return predictions, np.array(errors)
-    snapshots = len(training.snapshot_steps)
     predictions = {
-        "train_prediction": np.stack([path.train.reshape(snapshots, *data.y_train.shape) for path in paths]),
-        "test_prediction": np.stack([np.asarray(path.test).reshape(snapshots, *data.y_test.shape) for path in paths]),
+        "train_prediction": np.stack([path.train for path in paths]),
+        "test_prediction": np.stack([path.test for path in paths]),
     }
     return predictions, np.array(errors)
 
@@ -211,23 +221,23 @@ def starts(network: Network, trained: Trained, member: int) -> tuple[Any, Any]:
 
 
 def _own_descent(
-    k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, learning_rate: float
+    k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, key: Array, learning_rate: float
 ) -> Trajectory:
-    """Return the trajectory of kernel descent with a member's kernel K_0, treating the coupled outputs as one vector.
+    """Return the trajectory of a member's training with its own kernel K_0.
 
     K_0 is the empirical kernel at initialization, evaluated between all rows (training rows followed by test rows) and
     the training rows. Its shape is (n + n_test, k, n, k), or (n + n_test, n) if there is only one output.
     """
-    size = data.y_train.size
-    k = k.reshape(-1, size)
+    if data.y_train.ndim == 2 and k.ndim == 2:
+        k = k[:, None, :, None]
     return kernel_descent(
-        k[:size],
-        data.y_train.reshape(-1),
+        k[: data.n_train],
+        data.y_train,
         learning_rate=learning_rate,
-        steps=training.snapshot_steps,
-        f0=np.reshape(f0, -1) if np.ndim(f0) else f0,
-        k_test=k[size:],
-        f0_test=np.reshape(f0_test, -1) if np.ndim(f0_test) else f0_test,
+        f0=f0,
+        k_test=k[data.n_train :],
+        f0_test=f0_test,
+        **training.descent(key, data.n_train),
     )
 
 
@@ -304,18 +314,14 @@ class References:
         def stable(width: int) -> float:
             network, limit = point.network.clone(width=width), self.limit(point, width)
             lambda_max = None if limit is None else limit.lambda_max
-            return default_learning_rate(network, point.data, member_key(width, 0), lambda_max)
+            return default_learning_rate(network, point.data, member_key(width, 0), lambda_max, point.training.ridge)
 
-        facts = traits(point.network)
-        power = facts.learning_rate_exponent
-        if power is None:
+        relative = relative_rates(point.network, widths)
+        if traits(point.network).learning_rate_exponent is None:
             return dict.fromkeys(widths, stable(widths[-1]))
-        field = "output_scale"
-        scale = getattr(point.network, field) if field in facts.fields else 1.0
-        powers = {width: width**-power / at_width(scale, width) ** 2 for width in widths}
         # Use the largest factor for which the rate at each width is at most 1 / lambda_max at that width.
-        factor = min(stable(width) / powers[width] for width in widths)
-        return {width: factor * powers[width] for width in widths}
+        factor = min(stable(width) / relative[width] for width in widths)
+        return {width: factor * relative[width] for width in widths}
 
     def check_rate(self, point: Point, width: int, rate: float) -> None:
         """Warn if kernel descent diverges at the given learning rate.
@@ -326,22 +332,48 @@ class References:
             rate: Learning rate eta.
 
         Warns:
-            UserWarning: If the learning rate exceeds 2 / lambda_max. The warning is issued at most once.
+            UserWarning: If the learning rate exceeds 2 (1 + momentum) / (lambda_max + ridge). The warning is issued at
+                most once.
         """
-        limit = self.limit(point, width) if point.training.plain else None
-        if limit is not None and rate > 2 / limit.lambda_max and "rate" not in self._warned:
+        largest, ridge = point.training.largest_rate, point.training.ridge
+        limit = None if largest is None else self.limit(point, width)
+        if limit is None or largest is None or "rate" in self._warned:
+            return
+        if rate > largest / (limit.lambda_max + ridge):
             self._warned.add("rate")
-            warn_of_learning_rate(limit, width, rate)
+            warn_of_learning_rate(limit, width, rate, largest, ridge)
 
 
-def default_learning_rate(network: Network, data: Dataset, key: Array, lambda_max: float | None = None) -> float:
-    """Return 1 / lambda_max for the analytic kernel, or for the empirical kernel if there is no analytic kernel.
+def relative_rates(network: Network, widths: Sequence[int]) -> dict[int, float]:
+    """Return the default learning rate at each width, up to a factor that is the same for all widths.
+
+    Args:
+        network: The network family.
+        widths: Numbers of units, m.
+
+    Returns:
+        The relative learning rates, keyed by width.
+    """
+    facts = traits(network)
+    power = facts.learning_rate_exponent
+    if power is None:
+        return dict.fromkeys(widths, 1.0)
+    field = "output_scale"
+    scale = getattr(network, field) if field in facts.fields else 1.0
+    return {width: width**-power / at_width(scale, width) ** 2 for width in widths}
+
+
+def default_learning_rate(
+    network: Network, data: Dataset, key: Array, lambda_max: float | None = None, ridge: float = 0.0
+) -> float:
+    """Return 1 / (lambda_max + ridge) for the analytic kernel, or for the empirical one if there is no analytic kernel.
 
     Args:
         network: Network, with its width set.
         data: Training and test sets.
         key: Key of the member whose empirical kernel is used.
         lambda_max: Largest eigenvalue of the analytic kernel, if it has already been computed.
+        ridge: Coefficient of the penalty on the displacement of the parameters.
 
     Returns:
         The learning rate eta for the loss 1/2 sum ||f - y||^2.
@@ -360,4 +392,4 @@ def default_learning_rate(network: Network, data: Dataset, key: Array, lambda_ma
             f"learning_rate must be given if the kernel's largest eigenvalue is not positive and finite, got None at "
             f"width {network.width}, where the eigenvalue is {lambda_max:g}."
         )
-    return 1 / lambda_max
+    return 1 / (lambda_max + ridge)

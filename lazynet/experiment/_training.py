@@ -23,10 +23,13 @@ from lazynet.training import (
     Optimizer,
     Stop,
     UpdateRule,
+    batch_key,
+    batch_order_of,
     check_rule,
     choose_stepper,
     get_optimizer,
     has_default_rate,
+    is_followed,
     is_plain_descent,
     snapshot_steps,
 )
@@ -150,8 +153,45 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """True for plain full-batch gradient descent on the squared loss, where kernel descent predicts the outcome."""
+        """True for plain full-batch gradient descent on the squared loss."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
+
+    @property
+    def followed(self) -> bool:
+        """Whether kernel descent can predict the outcome."""
+        return is_followed(self.optimizer)
+
+    @property
+    def ridge(self) -> float:
+        """Coefficient of the penalty on the displacement of the parameters."""
+        return self.optimizer.ridge if isinstance(self.optimizer, Optimizer) else 0.0
+
+    @property
+    def largest_rate(self) -> float | None:
+        """The largest stable product of the learning rate and lambda_max + ridge, or None if it is unknown."""
+        optimizer = self.optimizer
+        if self.loss != squared() or self.batch_size is not None or not is_followed(optimizer):
+            return None
+        assert isinstance(optimizer, Optimizer)
+        return None if optimizer.nesterov else 2 * (1 + optimizer.momentum)
+
+    def descent(self, key: jax.Array, n: int) -> dict[str, Any]:
+        """Return the arguments of `lazynet.kernel_descent` that describe how a member is trained.
+
+        Args:
+            key: Random key of the member.
+            n: Number of training examples.
+
+        Returns:
+            The arguments, keyed by name, except for the kernel, the targets, the learning rate and the initial outputs.
+        """
+        optimizer = self.optimizer
+        assert isinstance(optimizer, Optimizer)
+        settings = {"loss": self.loss, "momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
+        settings |= {"ridge": optimizer.ridge, "steps": self.snapshot_steps}
+        if self.batch_size is None:
+            return settings
+        return settings | {"batches": batch_order_of(batch_key(key), n, self.batch_size, self.steps)}
 
     @property
     def is_flow(self) -> bool:

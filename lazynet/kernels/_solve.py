@@ -19,8 +19,8 @@ from lazynet.kernels._krylov import (
     check_tolerance,
     with_random_columns,
 )
-from lazynet.kernels._operators import KernelOperator, error_norm
-from lazynet.kernels._spectrum import Inverse, check_square, check_targets
+from lazynet.kernels._operators import KernelOperator, Shifted, error_norm
+from lazynet.kernels._spectrum import Inverse, check_kernel, check_square, check_targets
 from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel, Targets
 
@@ -29,14 +29,16 @@ FACTORED = 16_000  # maximum number of rows in a factored matrix; LAPACK crashes
 UNSEEN = 0.03  # components of random vectors are practically never smaller than this fraction of their typical size
 
 
-def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float = 1e-5) -> float:
+def complexity(k: SquareKernel | KernelOperator, y: Targets, *, ridge: float = 0.0, tolerance: float = 1e-5) -> float:
     """Compute the complexity measure sqrt(2 y' K^-1 y / n), or sqrt(2 tr(Y' K^-1 Y) / n) for several outputs.
 
-    This measure is the leading term of the generalization bound of Arora et al. 2019, equation (10).
+    This measure is the leading term of the generalization bound of Arora et al. 2019, equation (10). With a ridge beta,
+    K + beta I replaces K.
 
     Args:
         k: Kernel on the training set, shape (n, n), or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k).
+        ridge: Number beta to add to the diagonal of the kernel, nonnegative.
         tolerance: Target relative error for operators and for matrices with more than 16,000 rows. Smaller matrices are
             factored instead, in which case the tolerance has no effect.
 
@@ -56,7 +58,14 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
     2.0
     """
     check_tolerance(tolerance)
+    ridge = check_number("ridge", ridge)
+    if ridge:
+        k = Shifted(k, ridge) if isinstance(k, KernelOperator) else _shifted(check_kernel(k), ridge)
     return complexity_and_smallest(k, y, tolerance)[0]
+
+
+def _shifted(k: np.ndarray, ridge: float) -> np.ndarray:
+    return k + ridge * np.eye(len(k))
 
 
 def complexity_and_smallest(

@@ -49,7 +49,8 @@ class Quantity:
             "start" (the value at initialization).
         gap: Whether the quantity is a distance between two predictions, in units of the targets.
         held: Whether the last value for a network that stopped training early is repeated at all later snapshots.
-        full_batch: Whether the quantity is defined only for plain full-batch gradient descent.
+        defined_with: Name of another quantity if this one is defined only where that one is, at points of a sweep that
+            differ in how networks are trained; otherwise an empty string.
         level: Whether the verdict reports the value at the largest width.
         predicted: Predicted width exponent, given as a pair (relation, exponent). The relation is "equal" or
             "at most". The exponent is a number or, for built-in quantities, the formula by which
@@ -81,7 +82,7 @@ class Quantity:
     reduction: Reduction = "last"
     gap: bool = False
     held: bool = False
-    full_batch: bool = False
+    defined_with: str = ""
     level: bool = False
     predicted: tuple[Relation, float | str] | None = None
     panel: Panel | None = None

@@ -4,7 +4,7 @@ from lazynet.measures._catalog import Quantity, Source, add
 
 KERNEL: tuple[Source, ...] = ("network", "inputs")
 LABELS: tuple[Source, ...] = (*KERNEL, "labels")
-DESCENT: tuple[Source, ...] = (*LABELS, "learning_rate")
+DESCENT: tuple[Source, ...] = (*LABELS, "learning_rate", "training")
 
 
 def _coordinates() -> list[Quantity]:
@@ -26,10 +26,11 @@ def _coordinates() -> list[Quantity]:
         coordinate("momentum", "momentum mu of the optimizer"),
         coordinate("nesterov", "whether the momentum is Nesterov momentum", ""),
         coordinate("weight_decay", "weight decay of the optimizer"),
+        coordinate("ridge", "factor beta in the penalty 1/2 beta ||theta - theta_0||^2"),
         coordinate("schedule", "factor for the learning rate as a function of the step", ""),
         coordinate("stepper", "algorithm that computes a training step", ""),
         coordinate("label_noise", "fraction of training labels redrawn at random"),
-        by_width("learning_rate", "learning rate eta", KERNEL),
+        by_width("learning_rate", "learning rate eta", (*KERNEL, "training")),
         by_width("init_scale", "standard deviation kappa of the initial weights", ()),
         by_width("output_scale", "factor alpha that multiplies the output", ()),
         Quantity(
@@ -111,6 +112,7 @@ def _networks() -> list[Quantity]:
             marker="s",
             by_layer="layer_relative_displacement",
         ),
+        Quantity("ridge_penalty", "1/2 beta displacement^2, the penalty of the ridge beta", "loss", held=True),
         Quantity("layer_displacement", "Frobenius norm of W - W(0) for each trained array W", dims=layer),
         Quantity(
             "layer_relative_displacement",
@@ -159,7 +161,7 @@ def _gaps() -> list[Quantity]:
                     reduction="maximum",
                     gap=True,
                     held=True,
-                    full_batch=name in ("start", "kernel"),
+                    defined_with="kernel_train_loss" if name in ("start", "kernel") else "",
                     level=True,
                     predicted=("at most", exponent),
                     panel="gaps" if part == "train" else None,
@@ -201,11 +203,13 @@ def _predictions() -> list[Quantity]:
             "lemma_bound",
             "bound on max_neuron_displacement from Lemma C.1 of Arora et al. 2019",
             dims=("width", "seed"),
-            full_batch=True,
+            defined_with="path_bound",
         ),
-        Quantity("path_bound", "bound on max_neuron_displacement from the network's own residuals", full_batch=True),
+        Quantity(
+            "path_bound", "bound on max_neuron_displacement from the network's own residuals", defined_with="path_bound"
+        ),
         *(
-            Quantity(f"kernel_{part}_{score}", meaning, unit, depends_on=DESCENT, full_batch=True)
+            Quantity(f"kernel_{part}_{score}", meaning, unit, depends_on=DESCENT, defined_with="kernel_train_loss")
             for part, score, meaning, unit in (
                 ("train", "loss", "loss of the infinite-width prediction on the training set", "loss"),
                 ("test", "loss", "loss of the infinite-width prediction on the test set", "loss"),
@@ -217,7 +221,7 @@ def _predictions() -> list[Quantity]:
             "linearized_displacement",
             "displacement of the linearized network in the infinite-width limit",
             depends_on=DESCENT,
-            full_batch=True,
+            defined_with="kernel_train_loss",
         ),
         Quantity("lambda_min", "smallest eigenvalue of K on the training set", dims=(), depends_on=KERNEL),
         Quantity("lambda_max", "largest eigenvalue of K on the training set", dims=(), depends_on=KERNEL),

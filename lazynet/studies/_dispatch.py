@@ -19,6 +19,7 @@ FIGURES = {
     "laziness_map": ("lazynet.studies.laziness_map._figure", "plot_laziness"),
     "line_ensemble": ("lazynet.studies.line_ensemble._figure", "plot_line"),
     "mode_residuals": ("lazynet.studies.mode_residuals._figure", "plot_modes"),
+    "required_width": ("lazynet.studies.required_width._figure", "plot_required_width"),
 }
 # The coordinates that a result of each kind must have before it is sorted and plotted. Sweeps are not listed, because
 # the functions that plot and verify them check and sort the result themselves.
@@ -28,7 +29,10 @@ COORDINATES = {
     "line_ensemble": ("width", "seed", "step", "place"),
     "mode_residuals": ("step", "mode"),
 }
-VERDICTS = {"sweep": ("lazynet.studies.sweep._verdict", "verify_sweep")}
+VERDICTS = {
+    "sweep": ("lazynet.studies.sweep._verdict", "verify_sweep"),
+    "required_width": ("lazynet.studies.required_width._answer", "verify_required_width"),
+}
 OUTPUTS = {
     kind: (f"lazynet.studies.{kind}._study", "OUTPUT")
     for kind in ("sweep", "infinite_width", "line_ensemble", "mode_residuals")
@@ -63,8 +67,11 @@ def verify(result: Result, tolerance: float | None = None, *, band: float = 0.1,
     that would otherwise hold is also undecided if some networks diverged before they were judged. If a prediction
     holds, the quantity scales as the theory predicts; the levels at the largest width show whether the network is lazy.
 
+    For a result of `lazynet.required_width`, the verdict contains only the answer and the regimes of the trained
+    widths, with the tolerance of the search.
+
     Args:
-        result: Result of `lazynet.sweep` with no axes other than width and seed.
+        result: Result of `lazynet.sweep` with no axes other than width and seed, or of `lazynet.required_width`.
         tolerance: Largest gap at which networks count as lazy, between 0 and 1. Defaults to 0.05.
         band: Maximum allowed difference between the fitted and predicted exponents; must be positive.
         corrections: Whether to also fit the function a m^p (1 + b m^(-1/2)) of the width m to the quantity in each
@@ -75,10 +82,10 @@ def verify(result: Result, tolerance: float | None = None, *, band: float = 0.1,
         A `Verdict`.
 
     Raises:
-        ValueError: If the tolerance is not between 0 and 1, if a tolerance is given but the result has no predictions
-            or lacks the RMS of the targets, if the band is not positive and finite, if the result has axes other than
-            width and seed, if its schema is newer than this version of lazynet supports, or if there is no verdict for
-            this kind of result.
+        ValueError: If the tolerance is not between 0 and 1, if a tolerance is given but the result has no predictions,
+            lacks the RMS of the targets or has its own tolerance, if the band is not positive and finite, if the result
+            has axes other than width and seed, if its schema is newer than this version of lazynet supports, or if
+            there is no verdict for this kind of result.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -109,6 +116,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
       boundary of the lazy regime; and the same two quantities against the control parameter m^p alpha.
     - line ensemble: the mean output along the line, with a band of plus or minus two standard deviations; and the
       distance from the infinite-width limit against the width.
+    - required width: the largest gap at each trained width, with the tolerance, the predicted width and the crossing;
+      and the gap during training.
     - mode residuals: the residual along a few modes, and how long each mode follows the kernel's prediction.
 
     Measurements are drawn as solid lines, and theory as dashed lines. Unless stated otherwise, bands show the range
@@ -116,7 +125,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
     Args:
         result: Result of a study. A sweep must have no axes other than width and seed.
-        verdict: Verdict on a sweep; computed if None.
+        verdict: Verdict on a sweep or a required width; computed if None.
 
     Returns:
         A matplotlib Figure, which is neither shown nor saved.

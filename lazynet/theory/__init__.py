@@ -12,16 +12,19 @@ from lazynet.theory._bounds import (
     unseen_share,
 )
 from lazynet.theory._corrections import Correction, fit_correction, seeds_needed
+from lazynet.theory._crossings import Crossing, crossing, predict_crossing
 from lazynet.theory._exponents import Prediction, Scaling, predicted_exponents
 from lazynet.theory._fits import Fit, fit_exponent, judge
 
 __all__ = [
     "Correction",
+    "Crossing",
     "Fit",
     "Prediction",
     "Scaling",
     "binomial_interval",
     "concentration_bound",
+    "crossing",
     "fit_correction",
     "fit_exponent",
     "flips_bound",
@@ -30,6 +33,7 @@ __all__ = [
     "neuron_movement_bound",
     "population_bound",
     "power_bound",
+    "predict_crossing",
     "predicted_exponents",
     "rademacher_bound",
     "seeds_needed",

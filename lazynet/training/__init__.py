@@ -2,7 +2,7 @@
 
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper
-from lazynet.training._keys import MOST_IN_KEY, batch_key, member_key, start_key
+from lazynet.training._keys import MOST_IN_KEY, batch_key, batch_order, batch_order_of, member_key, start_key
 from lazynet.training._optimizer import (
     OPTIMIZERS,
     AnyOptimizer,
@@ -14,7 +14,7 @@ from lazynet.training._optimizer import (
 )
 from lazynet.training._preactivation import PreactivationStepper
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
-from lazynet.training._select import choose_stepper, is_plain_descent
+from lazynet.training._select import choose_stepper, is_followed, is_plain_descent
 from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Member, Stepper, row_space
 from lazynet.training._units import Units
 
@@ -38,10 +38,13 @@ __all__ = [
     "Units",
     "UpdateRule",
     "batch_key",
+    "batch_order",
+    "batch_order_of",
     "check_rule",
     "choose_stepper",
     "get_optimizer",
     "has_default_rate",
+    "is_followed",
     "is_plain_descent",
     "member_key",
     "row_space",

@@ -2,9 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lazynet.arguments import check_count
+from lazynet.plan import check_memory
+from lazynet.programs import compiled, entry
 
 # Largest width or seed from which a key can be derived; JAX folds 32-bit integers into keys.
 MOST_IN_KEY = 2**32 - 1
@@ -72,3 +75,58 @@ def subsample_key() -> Array:
 def epoch_order(key: Array, epoch: Array, n: int) -> Array:
     """Return the order of the examples in an epoch, as an int32 array of shape (n,)."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), n).astype(jnp.int32)
+
+
+@entry
+def batch_order(width: int, seed: int, n: int, batch_size: int, steps: int) -> np.ndarray:
+    """Return the examples in each step's mini-batch for a member of a sweep.
+
+    In each epoch, the examples are permuted at random and divided into batches; the last n mod B examples are left out
+    of that epoch. The order depends on the width and the seed, but not on other settings.
+
+    Args:
+        width: Number of units, m.
+        seed: Seed of the member.
+        n: Number of training examples.
+        batch_size: Number B of examples in a batch, at most n.
+        steps: Number of training steps.
+
+    Returns:
+        Indices of the examples as int32, shape (steps, B), as `lazynet.kernel_descent` expects them.
+
+    Raises:
+        ValueError: If an argument is not an integer, or is too small or too large.
+
+    >>> import lazynet as lz
+    >>> lz.batch_order(64, seed=0, n=8, batch_size=4, steps=2).shape
+    (2, 4)
+    """
+    check_count("n", n, most=MOST_IN_KEY // 2)
+    check_count("batch_size", batch_size, most=n)
+    check_count("steps", steps, most=MOST_IN_KEY // 2)
+    key = member_key(width, seed)
+    check_memory(f"The batches of {steps} steps", 8 * steps * batch_size)
+    return batch_order_of(batch_key(key), n, batch_size, steps)
+
+
+def batch_order_of(key: Array, n: int, batch_size: int, steps: int) -> np.ndarray:
+    """Return the examples in each step's mini-batch; see `batch_order`.
+
+    Args:
+        key: Key for drawing the mini-batches of a member, as returned by `batch_key`.
+        n: Number of training examples.
+        batch_size: Number B of examples in a batch.
+        steps: Number of training steps.
+
+    Returns:
+        Indices of the examples as int32, shape (steps, B).
+    """
+    batches = n // batch_size
+    epochs = np.arange(-(-steps // batches), dtype=np.int32)
+    orders = np.asarray(_orders(key, epochs, n))[:, : batches * batch_size]
+    return orders.reshape(-1, batch_size)[:steps]
+
+
+@compiled(static_argnames="n")
+def _orders(key: Array, epochs: Array | np.ndarray, n: int) -> Array:
+    return jax.lax.map(lambda epoch: epoch_order(key, epoch, n), jnp.asarray(epochs))

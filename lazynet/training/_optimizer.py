@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
+from jaxtyping import PyTree
 
 from lazynet.arguments import calls_of, check_choice, check_flag, check_number, described
 
@@ -46,6 +48,10 @@ class Optimizer:
         weight_decay: Factor w in the term w theta that is added to the gradient before the momentum is applied. For
             "adamw" and "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for
             "lion" and to 0 for other optimizers.
+        ridge: Factor beta in the penalty 1/2 beta ||theta - theta_0||^2, which pulls the parameters towards their
+            initial values. It is added to the sum of the losses over examples (or to their mean, for losses that
+            average), is not scaled in mini-batches, and is not part of the recorded losses. Its gradient is added
+            before the momentum is applied.
         schedule: Function that maps the step number to a factor that multiplies the learning rate; JAX must be able to
             trace the function.
         stepper: Algorithm that computes a step: "auto" for the fastest algorithm, or "autodiff", "hidden",
@@ -65,6 +71,7 @@ class Optimizer:
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float | None = None
+    ridge: float = 0.0
     schedule: Callable[[Array], Array] | None = None
     stepper: str = "auto"
 
@@ -76,6 +83,7 @@ class Optimizer:
         check_flag("nesterov", self.nesterov)
         if self.weight_decay is not None:
             check_number("weight_decay", self.weight_decay)
+        check_number("ridge", self.ridge)
         if self.schedule is not None and not callable(self.schedule):
             raise ValueError(f"schedule must be a function of the step, got {self.schedule!r}.")
         if self.momentum and self.name != "sgd":
@@ -85,7 +93,7 @@ class Optimizer:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov must be False if momentum is 0, got True.")
         if self.name == FLOW:
-            for setting in ("weight_decay", "schedule"):
+            for setting in ("weight_decay", "ridge", "schedule"):
                 if getattr(self, setting):
                     raise ValueError(
                         f"{setting} must be omitted for the optimizer 'flow', got {getattr(self, setting)!r}."
@@ -101,7 +109,12 @@ class Optimizer:
     @property
     def is_descent(self) -> bool:
         """True if every step is theta <- theta - eta grad L with a constant eta."""
-        return self.name == "sgd" and not self.momentum and not self.weight_decay and self.schedule is None
+        return self.is_linear and not self.momentum and not self.ridge
+
+    @property
+    def is_linear(self) -> bool:
+        """True if theta - theta_0 is a linear function of the gradients so far, so that kernels can follow training."""
+        return self.name == "sgd" and not self.weight_decay and self.schedule is None
 
     def __call__(self, learning_rate: float | Array) -> optax.GradientTransformation:
         """Return the optax transformation for a given learning rate."""
@@ -115,9 +128,24 @@ class Optimizer:
         if self.weight_decay is not None and self.name in DECOUPLED:
             settings["weight_decay"] = self.weight_decay
         transformation = TRANSFORMATIONS[self.name](rate, **settings)
+        parts = [transformation]
         if self.weight_decay and self.name not in DECOUPLED:
-            return optax.chain(optax.add_decayed_weights(self.weight_decay), transformation)
-        return transformation
+            parts.insert(0, optax.add_decayed_weights(self.weight_decay))
+        if self.ridge:
+            parts.insert(0, _pull_to_start(self.ridge))
+        return optax.chain(*parts) if len(parts) > 1 else transformation
+
+
+def _pull_to_start(ridge: float) -> optax.GradientTransformation:
+    """Return a transformation that adds ridge (theta - theta_0) to the gradient."""
+
+    def init(params: PyTree) -> PyTree:
+        return jax.tree.map(jnp.copy, params)
+
+    def update(gradient: PyTree, start: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+        return jax.tree.map(lambda g, now, then: g + ridge * (now - then), gradient, params, start), start
+
+    return optax.GradientTransformation(init, update)
 
 
 def has_default_rate(optimizer: UpdateRule) -> bool:

@@ -26,6 +26,19 @@ def is_plain_descent(loss: Loss, optimizer: UpdateRule, batch_size: int | None) 
     return loss == squared() and isinstance(optimizer, Optimizer) and optimizer.is_descent and batch_size is None
 
 
+def is_followed(optimizer: UpdateRule) -> bool:
+    """Return whether a kernel can follow training with an optimizer, for any loss and any batches.
+
+    Args:
+        optimizer: A `lazynet.Optimizer`, or a function of the learning rate that returns an optax optimizer.
+
+    Returns:
+        True for gradient descent at a constant learning rate, possibly with momentum and a ridge. If the optimizer is a
+        function of the learning rate rather than a `lazynet.Optimizer`, the result is always False.
+    """
+    return isinstance(optimizer, Optimizer) and optimizer.is_linear
+
+
 def choose_stepper(
     network: Network, loss: Loss, optimizer: UpdateRule, batch_size: int | None, x: np.ndarray
 ) -> Stepper:

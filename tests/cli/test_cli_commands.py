@@ -244,7 +244,7 @@ def test_data_list(capsys):
     assert json.loads(shown)["datasets"][0]["name"] == "digits"
 
 
-COMMANDS = ("sweep", "merge", "status", "infinite-width", "complexity", "reproduce", "data")
+COMMANDS = ("sweep", "width", "merge", "status", "infinite-width", "complexity", "reproduce", "data")
 
 
 @pytest.mark.parametrize("command", [*([name] for name in COMMANDS), ["data", "list"], ["data", "fetch"]])

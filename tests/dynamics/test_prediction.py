@@ -9,7 +9,6 @@ from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.dynamics import linearized_displacement
 from lazynet.kernels import neural_tangents, spectrum
 from lazynet.precision import float64
 
@@ -98,9 +97,8 @@ def test_divergence_gives_infinite_predictions():
     np.testing.assert_allclose(trajectory.train[:3], train[[0, 1, 50]], rtol=1e-10, atol=1e-10)
     assert not np.isfinite(trajectory.train[3]).any()
     assert not np.isfinite(trajectory.test[3]).any()
-    moved = linearized_displacement(spectrum(k), y, rate, np.array([1, 100_000]))
-    assert_close(moved[0], rate * np.sqrt(y @ k @ y))
-    assert not np.isfinite(moved[1])
+    assert_close(trajectory.displacement[1], rate * np.sqrt(y @ k @ y))
+    assert not np.isfinite(trajectory.displacement[3])
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -192,15 +190,15 @@ def test_linearized_displacement_agrees_with_the_iteration(features, outputs):
             theta = theta - rate * jacobian.T @ (jacobian @ theta + f0 - y)
             norms.append(np.linalg.norm(theta))
         steps = np.array([0, 1, 10, 300])
-        trajectory = linearized_displacement(spectrum(k), y - f0, rate, steps)
-        np.testing.assert_allclose(trajectory, np.array(norms)[steps], rtol=1e-9, atol=1e-12)
+        trajectory = lz.kernel_descent(k, y, learning_rate=rate, steps=steps, f0=f0)
+        np.testing.assert_allclose(trajectory.displacement, np.array(norms)[steps], rtol=1e-9, atol=1e-12)
 
 
 def test_linearized_displacement_tends_to_the_norm_of_the_labels():
     k, _ = kernels()
     y = targets(N)
-    trajectory = linearized_displacement(spectrum(k), y, 1 / np.linalg.eigvalsh(k)[-1], np.array([10**7]))
-    np.testing.assert_allclose(trajectory, np.sqrt(y @ np.linalg.solve(k, y)), rtol=1e-10)
+    trajectory = lz.kernel_descent(k, y, learning_rate=1 / np.linalg.eigvalsh(k)[-1], steps=[10**7])
+    np.testing.assert_allclose(trajectory.displacement, np.sqrt(y @ np.linalg.solve(k, y)), rtol=1e-10)
 
 
 def test_null_directions_of_the_kernel_do_not_move():

@@ -31,8 +31,9 @@ def test_without_predictions_the_rest_is_the_same(compared):
     both = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, measure=ALONE, **SGD)
     alone = both.sel(width=[16])
     left_out = {
-        "linearization_gap_train",
-        "linearization_gap_test",
+        *(f"{gap}_gap_{part}" for gap in ("linearization", "start", "kernel") for part in ("train", "test")),
+        *(f"kernel_{part}_{score}" for part in ("train", "test") for score in ("loss", "error")),
+        "linearized_displacement",
         "initial_kernel_error",
         "lambda_min",
         "lambda_max",

@@ -35,6 +35,9 @@ RESULTS = {
         lz.TwoLayer(width=8, symmetric=False), DATA, DATA.x_train[:2], [8], 3, 5, progress=False
     ),
     "mode_residuals": modes,
+    "required_width": lambda: lz.required_width(
+        NETWORK, DATA, 0.3, seeds=2, steps=5, pilots=[4, 8, 16], max_width=32, progress=False
+    ),
 }
 
 
@@ -56,10 +59,10 @@ def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind
     with xr.open_dataset(tmp_path / "result.nc", engine="h5netcdf") as back:
         xr.testing.assert_identical(back.load().drop_attrs(deep=False), result.drop_attrs(deep=False))
         lz.plot(back).draw_without_rendering()
-    if kind == "sweep":
-        assert lz.verify(result).levels
+    if kind in ("sweep", "required_width"):
+        assert bool(lz.verify(result).levels) == (kind == "sweep")
         return
-    with pytest.raises(ValueError, match=r"^result must be of a kind that has a verdict \(sweep\)"):
+    with pytest.raises(ValueError, match=r"^result must be of a kind that has a verdict \(sweep, required_width\)"):
         lz.verify(result)
     verdict = lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(8,), seeds=1)
     with pytest.raises(ValueError, match=r"^verdict must be None"):

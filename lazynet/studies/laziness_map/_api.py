@@ -1,7 +1,6 @@
 """`lazynet.laziness_map`: the kernel change at each width and output scale, and the boundary of the lazy regime."""
 
 import json
-import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from lazynet.hosts import agreed, is_first, together
 from lazynet.measures import label_result
 from lazynet.networks import Centered, GivenNetwork, Network, check_members_differ, traits
 from lazynet.programs import entry
+from lazynet.studies._parts import Parts
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
     bracket,
@@ -162,8 +162,7 @@ def laziness_map(
         if not stop.loss:
             raise ValueError("y_train must contain nonzero targets, got only zeros.")
         family = network if traits(network).starts_at_zero else Centered(network)
-        limit = np.inf if folder is None or folder.max_seconds is None else folder.max_seconds
-        setting = Setting(family, data, members, steps, stop, dtype, folder, time.monotonic() + limit, progress)
+        setting = Setting(family, data, members, steps, stop, dtype, Parts.starting_now(folder), progress)
         spec = setting.spec(ordered, scales)
     with ExitStack() as stack:
         store = None

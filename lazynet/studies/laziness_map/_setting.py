@@ -1,18 +1,16 @@
 """The settings shared by all sweeps of a laziness map, and the ways in which training can end."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lazynet.data import Dataset
-from lazynet.execution import RunFolder
 from lazynet.experiment import Measure, MemberStatus, Spec, check_memory_of, make_spec, make_training
 from lazynet.networks import Network
+from lazynet.studies._parts import Parts
 from lazynet.studies.sweep import sweep
 from lazynet.training import Stop
 from lazynet.typing import Result
@@ -38,8 +36,7 @@ class Setting:
         steps: The maximum number of training steps.
         stop: Criteria for stopping training once a network fits its data or stops improving.
         dtype: The dtype used for training.
-        folder: The folder in which to store the map, with one sweep per subfolder, or None to store nothing.
-        deadline: The time at which the time limit expires, as a value of `time.monotonic()`.
+        parts: The folder in which to store the map, with one sweep per subfolder.
         progress: Whether to show progress on a terminal.
     """
 
@@ -49,8 +46,7 @@ class Setting:
     steps: int
     stop: Stop
     dtype: str
-    folder: RunFolder | None
-    deadline: float
+    parts: Parts
     progress: bool
 
     def train(
@@ -73,7 +69,7 @@ class Setting:
             self.seeds,
             self.steps,
             axes=None if scales is None else {"output_scale": scales},
-            out=self._subfolder(name),
+            out=self.parts.subfolder(name),
             progress=self.progress,
             **self._training,
         )
@@ -100,14 +96,6 @@ class Setting:
             "stop": self.stop,
             "dtype": self.dtype,
         }
-
-    def _subfolder(self, name: str) -> RunFolder | None:
-        folder = self.folder
-        if folder is None:
-            return None
-        left = None if folder.max_seconds is None else max(self.deadline - time.monotonic(), 1e-3)
-        # The subfolder inherits `resume`: when a map is resumed, the subfolder may already exist, but it need not.
-        return replace(folder, path=Path(folder.path) / name, max_seconds=left)
 
     def status(self, result: Result) -> Result:
         """Return the `MapStatus` of each member."""

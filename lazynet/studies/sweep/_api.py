@@ -78,7 +78,7 @@ def sweep(
         `lazynet.measures.catalog()` describes the variables. Measurements of the networks have the dimensions width,
         seed and step; predictions for the infinite-width limit have only the dimensions on which they depend. All
         values are float64. If a network diverges, its values are NaN from its `stopped_step` onward. Variables that
-        require full-batch gradient descent are NaN at other batch sizes.
+        theory provides only for some optimizers, losses or batch sizes are NaN at other points.
 
     Raises:
         ValueError: If an argument is invalid, if `out` contains a different study, or if another process is using

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,8 +49,8 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     """Yield the inequalities that apply to a sweep.
 
     (i) At each snapshot, the displacement averaged over seeds is at most 1.05 times the exact displacement of the
-        linearized network. This applies at widths of at least 256, if the kernels at these widths are close
-        to their infinite-width limits.
+        linearized network. This applies to plain full-batch gradient descent on the squared loss at widths of at least
+        256, if the kernels at these widths are close to their infinite-width limits.
     (ii) max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
     (iii) max_r ||w_r - w_r(0)|| <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)||, where y - u(j) is
         the network's own residual at step j.
@@ -58,7 +59,8 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     outputs.
     """
     moving = result.isel(step=result.step.values > 0)
-    if "linearized_displacement" in result and settings_of(result)["traits"]["near_limit"]:
+    settings = settings_of(result)
+    if "linearized_displacement" in result and settings["traits"]["near_limit"] and _is_plain(settings):
         wide = moving.isel(width=result.width.values >= SMALLEST_WIDTH)
         expected = wide.linearized_displacement.variable
         expected = expected.mean("seed") if "seed" in expected.dims else expected
@@ -73,6 +75,13 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     ):
         if bound in result:
             yield _compare(name, _trained(moving, "max_neuron_displacement"), moving[bound].variable)
+
+
+def _is_plain(settings: dict[str, Any]) -> bool:
+    """Return whether networks are trained by plain full-batch gradient descent on the squared loss."""
+    full = settings.get("batch_size") in (None, settings.get("n_train"))
+    others = (settings.get(name) for name in ("momentum", "weight_decay", "ridge", "schedule"))
+    return full and settings.get("loss", "squared") == "squared" and settings["optimizer"] == "sgd" and not any(others)
 
 
 def _trained(result: Result, name: str) -> Variable:

@@ -109,11 +109,13 @@ def at_one_point(result: Result) -> Result:
             f"with result.sel({values})."
         )
     result = ordered(result)
-    # Kernel descent describes only full-batch training, so the variables based on it are NaN at other batch sizes.
-    if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
-        absent = [name for name, quantity in catalog().items() if quantity.full_batch]
-        return result.drop_vars(absent, errors="ignore")
-    return result
+    # Theory describes some ways of training only, so some variables are NaN at other points.
+    absent = [
+        name
+        for name, quantity in catalog().items()
+        if quantity.defined_with in result and result[quantity.defined_with].isnull().all()
+    ]
+    return result.drop_vars(absent, errors="ignore")
 
 
 def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:

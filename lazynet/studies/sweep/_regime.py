@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 
 from lazynet.arguments import check_number
@@ -108,32 +108,53 @@ def regimes(result: Result, tolerance: float) -> tuple[WidthRegime, ...]:
         The regimes, grouped by prediction and in ascending order of the width within each. Predictions whose gaps are
         missing are left out.
     """
-    import xarray as xr
-
     found = []
-    training = while_training(result)
-    for prediction, followed in PREDICTIONS.items():
-        parts = [
-            result[f"{followed.gap}_{part}"] / result[scale]
-            for part, scale in TARGETS.items()
-            if f"{followed.gap}_{part}" in result
-        ]
-        if not parts:
+    for prediction in PREDICTIONS:
+        gaps = running_gaps(result, prediction)
+        if gaps is None:
             continue
-        largest = xr.concat(parts, "part").max("part", skipna=False).transpose("width", "seed", "step")
-        lost = largest.isnull()
-        if "status" in result:
-            # After a network has stopped, its prediction keeps changing, so the gaps at later snapshots do not count.
-            diverged = result.status == MemberStatus.DIVERGED
-            lost = (lost & training) | (diverged & (result.step >= result.stopped_step))
-        counts = (training | lost).transpose("width", "seed", "step").values
-        gaps = xr.where(lost, np.inf, largest).transpose("width", "seed", "step").values
-        running = np.maximum.accumulate(np.where(counts, gaps, 0.0), axis=2)
-        for width, of_width, counted in zip(result.width.values, running, counts, strict=True):
+        for width, of_width, counted in zip(result.width.values, *gaps, strict=True):
             seen = counted.any(axis=0)
             steps = result.step.values[seen]
             found.append(_regime(prediction, int(width), of_width[:, seen], steps, not counted.all(), tolerance))
     return tuple(found)
+
+
+def suprema(result: Result, prediction: str) -> Float[np.ndarray, "w s"]:
+    """Return the supremum of each network's gap, as in `WidthRegime`, for each width and seed.
+
+    Args:
+        result: Result of a sweep at a single point, with its coordinates in ascending order.
+        prediction: "linearization" or "infinite_width", whose gaps the result must contain.
+    """
+    gaps = running_gaps(result, prediction)
+    assert gaps is not None
+    return gaps[0][..., -1]
+
+
+def running_gaps(
+    result: Result, prediction: str
+) -> tuple[Float[np.ndarray, "w s t"], Bool[np.ndarray, "w s t"]] | None:
+    """Return the running maximum of each network's gap, and whether the network was still training at each snapshot.
+
+    The result is None if the gaps to the prediction are missing.
+    """
+    import xarray as xr
+
+    gap = PREDICTIONS[prediction].gap
+    parts = [result[f"{gap}_{part}"] / result[scale] for part, scale in TARGETS.items() if f"{gap}_{part}" in result]
+    if not parts:
+        return None
+    training = while_training(result)
+    largest = xr.concat(parts, "part").max("part", skipna=False).transpose("width", "seed", "step")
+    lost = largest.isnull()
+    if "status" in result:
+        # After a network has stopped, its prediction keeps changing, so the gaps at later snapshots do not count.
+        diverged = result.status == MemberStatus.DIVERGED
+        lost = (lost & training) | (diverged & (result.step >= result.stopped_step))
+    counts = (training | lost).transpose("width", "seed", "step").values
+    gaps = xr.where(lost, np.inf, largest).transpose("width", "seed", "step").values
+    return np.maximum.accumulate(np.where(counts, gaps, 0.0), axis=2), counts
 
 
 def coarse_snapshots(steps: Int[np.ndarray, " s"]) -> tuple[int, int] | None:

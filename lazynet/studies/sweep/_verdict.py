@@ -160,6 +160,8 @@ class Verdict:
     def __str__(self) -> str:
         """Return the answer and the tables of regimes, levels, exponents and inequalities."""
         lines = [self.answer, *regimes_text(self.regimes, self.tolerance)]
+        if not self.levels:
+            return "\n".join(lines)
         lines += levels_text(self.levels, self.widths[-1])
         lines += ["", *exponents_text(self.rows, self.widths, self.seeds, self.band, self.diverged, self.lazy_limit)]
         lines += corrections_text(self.corrections or {}, self.seeds, self.band)

@@ -138,7 +138,7 @@ def _trained(network: Network, data: Dataset, key: Array, training: Training, le
         training.check(network, data, learning_rate)
         check_memory_of_kernels(network, data, training)
         if learning_rate is None:
-            learning_rate = default_learning_rate(network, data, key)
+            learning_rate = default_learning_rate(network, data, key, ridge=training.ridge)
         rate = at_width(learning_rate, network.width)
         shared = share_inputs(network, data, training, by_span=False)
     settings = sweep_settings(network, data, training) | {"width": network.width, "learning_rate": rate}

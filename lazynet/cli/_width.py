@@ -1,0 +1,80 @@
+"""`lazynet width`: how wide a network must be to follow a prediction to a tolerance."""
+
+from dataclasses import dataclass, field
+
+import tyro
+
+from lazynet.cli._common import (
+    Data,
+    Folder,
+    Ints,
+    Network,
+    OptionalFloat,
+    Switch,
+    print_plan,
+    stoppable,
+)
+from lazynet.cli._reports import report
+from lazynet.experiment import sweep_jobs
+from lazynet.hosts import together
+from lazynet.studies.required_width import MAX_WIDTH, PILOTS, TOLERANCE, make_search, run_search
+
+
+@dataclass
+class Width:
+    """Find the width from which on networks follow a prediction to a tolerance: predict it, then verify it.
+
+    The command trains networks of the widths given by --pilots, predicts the width at which the gap falls to the
+    tolerance, stores the prediction in --out, and then trains networks of widths near the predicted one.
+    """
+
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=lambda: Data(n_train=256, n_test=100))
+    network: tyro.conf.OmitArgPrefixes[Network] = field(default_factory=Network)
+    tolerance: float = TOLERANCE
+    """Largest gap at which networks count as lazy, as a fraction of the RMS of the targets."""
+    of: str = "linearization"
+    """What networks should follow: linearization or infinite_width."""
+    seeds: int = 8
+    """Number of seeds, at least 2; seeds are numbered from 0."""
+    steps: int = 1000
+    """Number of training steps."""
+    pilots: Ints = PILOTS
+    """Widths from which the required width is predicted."""
+    max_width: int = MAX_WIDTH
+    """Largest width that may be trained; a larger required width is predicted but not verified."""
+    learning_rate: OptionalFloat = None
+    """Learning rate for the loss 1/2 sum (f - y)^2; by default 1 / lambda_max of the kernel."""
+    dtype: str = "float32"
+    """Training precision: float32 or float64. Kernels and predictions are always float64."""
+    folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
+    check: Switch = False
+    """Exit with code 1 if no width is verified."""
+    json: Switch = False
+    """Print one JSON object instead of tables."""
+    plan: Switch = False
+    """Print the minimum memory and number of operations that the pilots need, and exit."""
+
+    def run(self) -> int:
+        """Run the search and return the exit code."""
+        data = self.data.load()
+        with together():
+            search = make_search(
+                self.network.at_width(2, data.outputs),
+                data,
+                self.tolerance,
+                self.of,
+                self.seeds,
+                self.steps,
+                pilots=self.pilots,
+                max_width=self.max_width,
+                learning_rate=self.learning_rate,
+                dtype=self.dtype,
+                folder=self.folder.open(),
+                progress=True,
+            )
+        if self.plan:
+            return print_plan(sweep_jobs(search.pilot_spec), self.json)
+        with stoppable(self.folder.out):
+            result = run_search(search)
+            with together():
+                return 0 if result is None else report(result, self.folder.out, self.json, self.check)

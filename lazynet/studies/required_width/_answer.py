@@ -1,0 +1,109 @@
+"""The answer to the question how wide a network must be: in words, as a verdict, and as a dictionary."""
+
+from math import isfinite, isnan
+from typing import Any
+
+from lazynet.studies.sweep import Verdict
+from lazynet.studies.sweep._points import ordered
+from lazynet.studies.sweep._regime import PREDICTIONS, WidthRegime, interval_text, regimes, two_digits
+from lazynet.theory._crossings import Crossing
+from lazynet.typing import Result
+
+
+def regimes_of(result: Result) -> tuple[WidthRegime, ...]:
+    """Return the regimes of the trained widths for the prediction that the result is about, narrowest width first."""
+    result = ordered(result)
+    return tuple(row for row in regimes(result, result.attrs["tolerance"]) if row.prediction == result.attrs["of"])
+
+
+def verify_required_width(
+    result: Result, tolerance: float | None = None, *, band: float | None = None, corrections: bool = False
+) -> Verdict:
+    """Return the answer and the regime of each trained width; see `lazynet.verify`."""
+    for name, given in (("tolerance", tolerance is not None), ("corrections", corrections is not False)):
+        if given:
+            raise ValueError(
+                f"{name} must be omitted for a result of lazynet.required_width, whose tolerance is "
+                f"{result.attrs['tolerance']:g}."
+            )
+    rows = regimes_of(result)
+    return Verdict(
+        rows=(),
+        inequalities=(),
+        levels={},
+        band=0.1,
+        widths=tuple(row.width for row in rows),
+        seeds=result.sizes["seed"],
+        regimes=rows,
+        tolerance=result.attrs["tolerance"],
+        steps=int(result.step.max()),
+        answer=answer_of(result),
+    )
+
+
+def width_record(result: Result) -> dict[str, Any]:
+    """Return the main numbers of a result of `lazynet.required_width`.
+
+    Args:
+        result: Result of `lazynet.required_width`.
+
+    Returns:
+        A dictionary with the required width, or None if it was not verified; the predicted width, with the ends `low`
+        and `high` of its interval; whether the required width was verified; `gap`, the mean over seeds of the largest
+        gap at this width; the crossing with its interval; the tolerance; the prediction that networks follow; the
+        number of steps; and the answer in words. Numbers that are undefined or infinite are None.
+    """
+
+    def number(name: str) -> float | None:
+        value = float(result[name])
+        return value if isfinite(value) else None
+
+    width = number("required_width")
+    gaps = [row.supremum for row in regimes_of(result) if row.width == width]
+    return {
+        "width": None if width is None else int(width),
+        "low": number("predicted_width_low"),
+        "high": number("predicted_width_high"),
+        "predicted": number("predicted_width"),
+        "verified": width is not None,
+        "gap": gaps[0] if gaps else None,
+        "crossing": number("crossing"),
+        "crossing_low": number("crossing_low"),
+        "crossing_high": number("crossing_high"),
+        "tolerance": result.attrs["tolerance"],
+        "of": result.attrs["of"],
+        "steps": int(result.step.max()),
+        "answer": answer_of(result),
+    }
+
+
+def answer_of(result: Result) -> str:
+    """Return the answer in words."""
+    rows, reason = regimes_of(result), result.attrs["reason"]
+    words, steps = PREDICTIONS[result.attrs["of"]].words, int(result.step.max())
+    to = f"{words} to {100 * result.attrs['tolerance']:g}%"
+    predicted = Crossing(*(float(result[f"predicted_width{end}"]) for end in ("", "_low", "_high")))
+    pilots = result.width.values[result.pilot.values == 1]
+    if not isnan(float(result.required_width)):
+        row = next(row for row in rows if row.width == int(result.required_width))
+        level = f"{two_digits(100 * row.supremum)}%{interval_text(row)}"
+        widest = f" and verified up to width {rows[-1].width}" if rows[-1].width > row.width else ""
+        sentences = [f"Over {steps} steps the network follows {to} from width {row.width} on: to {level}{widest}."]
+        if isfinite(crossing := float(result.crossing)):
+            ends = float(result.crossing_low), float(result.crossing_high)
+            sentences.append(f"The gap falls to the tolerance at width {near(Crossing(crossing, *ends))}.")
+        if isfinite(predicted.width):
+            sentences.append(f"The predicted width was {near(predicted)}, from widths up to {pilots[-1]}.")
+        elif row is rows[0]:
+            sentences.append("No narrower width was trained.")
+        return " ".join(sentences)
+    if not isnan(predicted.width):
+        claim = f"Over {steps} steps the network is predicted to follow {to} from about width {near(predicted)} on"
+        return f"{claim}. This is not verified, because {reason}."
+    return f"No width is predicted for which the network follows {to} over {steps} steps, because {reason}."
+
+
+def near(crossing: Crossing) -> str:
+    """Return a width and its interval, rounded to three digits."""
+    width, low, high = (str(int(float(f"{value:.3g}"))) if isfinite(value) else "inf" for value in crossing)
+    return f"{width} [{low}, {high}]"
