@@ -47,6 +47,7 @@ from lazynet.networks import (
     with_start,
 )
 from lazynet.studies._dispatch import merge_shards, plot, verify
+from lazynet.studies.forecast import forecast
 from lazynet.studies.infinite_width import infinite_width
 from lazynet.studies.laziness_map import laziness_map
 from lazynet.studies.line_ensemble import line_ensemble
@@ -80,6 +81,7 @@ __all__ = [
     "batch_order",
     "complexity",
     "empirical_ntk",
+    "forecast",
     "from_flax",
     "from_functions",
     "from_nnx",

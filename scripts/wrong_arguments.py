@@ -316,6 +316,7 @@ SMALL: dict[str, dict[str, Callable[[], Any]]] = {
     "sweep": {"out": lambda: None},
     "required_width": {"steps": lambda: 2, "seeds": lambda: 2, "pilots": lambda: [2, 4], "max_width": lambda: 8},
     "train": {},
+    "forecast": {"seeds": lambda: 2, "steps": lambda: 2},
     "mode_residuals": {"seeds": lambda: 2},
 }
 # Functions that users, and the code for papers, call through a subpackage, as in lazynet.data.unit_rows. The other

@@ -169,21 +169,24 @@ def progress_in(out: Path) -> str:
         return f"{stored} stored in {out} (use --resume to continue the run)"
     status = store.status()
     if store.kind == REQUIRED_WIDTH:
-        status = progress_of_parts(out, status)
+        status = width_search_progress(out, status)
     more = "" if status.result else " (use --resume to continue the run)"
     if status.finished == status.cells and not status.result and store.kind != REQUIRED_WIDTH:
         more = f" (use lazynet merge {out} to assemble the result)"
     return f"{status.finished} of {status.cells} cells are stored in {out}{more}"
 
 
-def progress_of_parts(out: Path, status: StoreStatus) -> StoreStatus:
-    """Return the progress of a search for the required width, including the cells in its subfolders.
+def width_search_progress(out: Path, status: StoreStatus) -> StoreStatus:
+    """Return the progress of a search for the required width, summed over its subfolders.
 
-    The total number of cells covers only the sweeps that have begun, because later widths are not known in advance.
+    The total counts only the widths whose sweeps have begun, because later widths are not known in advance.
 
     Args:
         out: Folder of the search.
-        status: Progress of the search without its subfolders.
+        status: Status of the search's own folder.
+
+    Returns:
+        The progress.
     """
     parts = [Store(part).status() for part in sorted(out.glob("width-*"))]
     finished, damaged, cells = (sum(getattr(part, name) for part in parts) for name in ("finished", "damaged", "cells"))

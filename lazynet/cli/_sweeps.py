@@ -21,8 +21,8 @@ from lazynet.cli._common import (
     print_json,
     print_plan,
     progress_in,
-    progress_of_parts,
     stoppable,
+    width_search_progress,
 )
 from lazynet.cli._reports import check_verdict, report
 from lazynet.execution import Store, run
@@ -215,7 +215,7 @@ class Status:
             status = grid._replace(running=status.running, result=status.result)
             how, cells = "call lazynet.laziness_map again with lazynet.RunFolder(..., resume=True)", "cells of the grid"
         if store.kind == REQUIRED_WIDTH:
-            status, how, cells = progress_of_parts(self.folder, status), "run its command again with --resume", "cells"
+            status = width_search_progress(self.folder, status)
         if self.json:
             print_json(kind=store.kind, **status._asdict())
             return 0

@@ -17,15 +17,15 @@ from lazynet.cli._common import (
 from lazynet.cli._reports import report
 from lazynet.experiment import sweep_jobs
 from lazynet.hosts import together
-from lazynet.studies.required_width import MAX_WIDTH, PILOTS, TOLERANCE, make_search, run_search
+from lazynet.studies.required_width import MAX_WIDTH, TOLERANCE, make_search, run_search
 
 
 @dataclass
 class Width:
-    """Find the width from which on networks follow a prediction to a tolerance: predict it, then verify it.
+    """Find the width at which networks begin to follow a prediction to within a tolerance: predict it, then verify it.
 
-    The command trains networks of the widths given by --pilots, predicts the width at which the gap falls to the
-    tolerance, stores the prediction in --out, and then trains networks of widths near the predicted one.
+    The command trains networks of the widths given by --pilots, predicts the width at which the mean gap equals the
+    tolerance, stores this prediction in --out, and then trains networks near the predicted width.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=lambda: Data(n_train=256, n_test=100))
@@ -33,15 +33,15 @@ class Width:
     tolerance: float = TOLERANCE
     """Largest gap at which networks count as lazy, as a fraction of the RMS of the targets."""
     of: str = "linearization"
-    """What networks should follow: linearization or infinite_width."""
+    """Prediction that networks should follow: linearization or infinite_width."""
     seeds: int = 8
     """Number of seeds, at least 2; seeds are numbered from 0."""
     steps: int = 1000
     """Number of training steps."""
-    pilots: Ints = PILOTS
-    """Widths from which the required width is predicted."""
+    pilots: Ints = ()
+    """Pilot widths, from whose gaps the width is predicted; by default 64, 128, ..., 2048, up to --max-width."""
     max_width: int = MAX_WIDTH
-    """Largest width that may be trained; a larger required width is predicted but not verified."""
+    """Largest width to train; if the predicted width is larger, it is not verified."""
     learning_rate: OptionalFloat = None
     """Learning rate for the loss 1/2 sum (f - y)^2; by default 1 / lambda_max of the kernel."""
     dtype: str = "float32"
@@ -52,7 +52,7 @@ class Width:
     json: Switch = False
     """Print one JSON object instead of tables."""
     plan: Switch = False
-    """Print the minimum memory and number of operations that the pilots need, and exit."""
+    """Print the minimum memory and number of operations for the pilot widths, and exit."""
 
     def run(self) -> int:
         """Run the search and return the exit code."""
@@ -65,7 +65,7 @@ class Width:
                 self.of,
                 self.seeds,
                 self.steps,
-                pilots=self.pilots,
+                pilots=self.pilots or None,
                 max_width=self.max_width,
                 learning_rate=self.learning_rate,
                 dtype=self.dtype,

@@ -123,11 +123,12 @@ def descent_coefficients(
     steps: np.ndarray,
     progress: Callable[[int, float], None] | None,
 ) -> Float[np.ndarray, "s ..."]:
-    """Return the coefficients at the given steps of the iteration v <- mu v + g + beta c, c <- c - eta v.
+    """Return the coefficients at the given steps of gradient descent with a fixed kernel.
 
-    Here g is the gradient of the loss at the predictions f0 + K c, and beta is the ridge. With Nesterov momentum,
-    c <- c - eta (g + beta c + mu v). In terms of the parameters, the iteration is equivalent to `optax.sgd`. Each step
-    costs one product with K, or with the rows of K that belong to the batch.
+    An iteration is v <- mu v + h, c <- c - eta v with h = g + beta c, where g is the gradient of the loss at the
+    predictions f0 + K c and beta is the ridge. With Nesterov momentum, c <- c - eta (h + mu v). In terms of the
+    parameters, the iteration is equivalent to `optax.sgd`. Each step costs one product with K, or with the rows of K
+    that belong to the batch.
 
     Returns:
         Coefficients, shape (s, n) or (s, n, outputs).
@@ -137,7 +138,7 @@ def descent_coefficients(
     stops, inverse = np.unique(steps, return_inverse=True)
     coefficients, done, recorded = np.zeros((len(stops), *y.shape)), 0, int(stops[0] == 0)
     with host_float64():
-        # The kernel's rows are grouped by example.
+        # Group the rows of the kernel by example, so that a batch selects whole examples.
         arrays = jnp.asarray(k.matrix).reshape(len(y), -1, len(k.matrix)), jnp.asarray(y), jnp.asarray(f0)
         rows = None if batches is None else jnp.asarray(batches)
         state = jnp.zeros(y.shape), jnp.zeros(y.shape)
@@ -173,7 +174,7 @@ def _steps(
     """Return the state (coefficients and velocity) at the last stop, and the coefficients at every stop."""
     gradient = jax.grad(loss)
 
-    def moved(k: Array, c: Array) -> Array:
+    def product(k: Array, c: Array) -> Array:
         """Return K c for rows of the kernel that are grouped by example, shape (examples, ...)."""
         if k.shape[1] == 1:
             return k[:, 0] @ c
@@ -182,11 +183,11 @@ def _steps(
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         c, v = state
         if batches is None:
-            g = gradient(f0 + moved(k, c), y) + ridge * c
+            g = gradient(f0 + product(k, c), y) + ridge * c
         else:
             rows = batches[i]
             scale = len(y) / len(rows) if loss.reduction == "sum" else 1.0
-            g = (ridge * c).at[rows].add(scale * gradient(f0[rows] + moved(k[rows], c), y[rows]))
+            g = (ridge * c).at[rows].add(scale * gradient(f0[rows] + product(k[rows], c), y[rows]))
         v = momentum * v + g
         return c - learning_rate * (g + momentum * v if nesterov else v), v
 

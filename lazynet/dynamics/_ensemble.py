@@ -65,14 +65,14 @@ def kernel_ensemble(
     (I - exp(-tK)) y and the covariance is exp(-tK) S_train,train exp(-tK) (Lee et al. 2019, section 2.3.2). For
     full-batch gradient descent with learning rate eta, (I - eta K)^(t / eta) replaces exp(-tK).
 
-    With a ridge beta, each network is trained with the penalty 1/2 beta ||theta - theta_0||^2. In this case, let
-    B = K + beta I. On the test set, A = K_test B^-1 (I - exp(-tB)). On the training set, the matrix
-    B^-1 (beta I + K exp(-tB)) replaces exp(-tK).
+    With a ridge beta, each network is trained with the penalty 1/2 beta ||theta - theta_0||^2. Let B = K + beta I. Then
+    A = K_test B^-1 (I - exp(-tB)) on the test set, and B^-1 (beta I + K exp(-tB)) replaces exp(-tK) on the training
+    set. For gradient descent, (I - eta B)^(t / eta) replaces exp(-tB).
 
-    At infinite time, the result describes fully trained networks. If only the readout is trained, then K = S, and the
-    result at infinite time without ridge is the posterior of Bayesian inference without noise. With a ridge, it is not
-    a posterior, because networks that start from different functions are pulled back to different functions; for the
-    posterior with noise, see `lazynet.kernel_posterior`. Modes whose eigenvalue is zero up to rounding are never
+    At infinite time, the result describes fully trained networks. If only the readout is trained, then K = S, and
+    without a ridge the result at infinite time is the posterior of noise-free Bayesian inference. With a ridge, it is
+    not a posterior, because the penalty pulls each network back to its own initial function. For the posterior with
+    noise, see `lazynet.kernel_posterior`. Modes whose eigenvalue is zero up to rounding are never
     learned.
 
     For a `TwoLayer` network with `symmetric=False`, S is the matrix of the kernel
@@ -89,7 +89,7 @@ def kernel_ensemble(
         k_test: Kernel between test and training inputs, shape (n_test, n).
         learning_rate: Learning rate eta of gradient descent; all times must be multiples of eta. If None, gradient flow
             is predicted.
-        ridge: Coefficient beta of the penalty, nonnegative.
+        ridge: Coefficient beta of the ridge penalty, nonnegative.
 
     Returns:
         An `Ensemble` of NumPy float64 arrays.

@@ -46,9 +46,7 @@ def flow_coefficients(
     ridge: float,
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Float[np.ndarray, "s ..."], float]:
-    """Return the coefficients of the flow dc/dt = -grad L(f0 + K c) - ridge c at the given times, and their error.
-
-    The error is that of the predictions.
+    """Return the coefficients of dc/dt = -grad L(f0 + K c) - ridge c at the given times, and the prediction error.
 
     The equation is solved repeatedly with an explicit fifth-order method (Tsitouras 2011), each time with a smaller
     error tolerance per step. The number of steps grows with the final time, with lambda_max and with the curvature of
@@ -141,7 +139,7 @@ def _initial_velocity(loss: Loss, k: Array, y: Array, f0: Array) -> Array:
 
 
 def _product(k: Array, v: Array) -> Array:
-    """Return K v. If K couples the outputs, it has a row for each example and output."""
+    """Return K v, with the shape of v. If K couples the outputs, it has a row for each pair of example and output."""
     return k @ v if len(k) == len(v) else (k @ v.reshape(-1)).reshape(v.shape)
 
 

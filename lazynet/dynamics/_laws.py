@@ -17,10 +17,10 @@ class Law(NamedTuple):
         step: Integer gradient-descent steps, shape (s,), or None for gradient flow.
         learning_rate: Learning rate of gradient descent, or None for gradient flow.
         momentum: Momentum of gradient descent.
-        ridge: Coefficient beta of the penalty 1/2 beta ||theta - theta_0||^2. With f = f_0 + K c, the penalty adds
-            beta c to the gradient with respect to f. For a mode with eigenvalue lambda, the quantity
-            y - f_0 - (K + beta) c therefore decays like the residual of a mode with eigenvalue lambda + beta without a
-            penalty, and f - f_0 tends to the fraction lambda / (lambda + beta) of y - f_0.
+        ridge: Coefficient beta of the penalty 1/2 beta ||theta - theta_0||^2. In terms of c, with f = f_0 + K c, it
+            adds beta c to the gradient. Along a mode with eigenvalue lambda, y - f_0 - (K + beta) c decays like an
+            unpenalized residual with eigenvalue lambda + beta, and f - f_0 tends to lambda / (lambda + beta) times
+            y - f_0.
     """
 
     time: Float[np.ndarray, " s"]
@@ -41,7 +41,7 @@ class Law(NamedTuple):
 
     @property
     def limit(self) -> float:
-        """Largest value of learning_rate * eigenvalue for which gradient descent does not diverge."""
+        """Largest value of learning_rate * (eigenvalue + ridge) for which gradient descent does not diverge."""
         return 2 * (1 + self.momentum)
 
     def growth(self, values: np.ndarray) -> np.ndarray:
@@ -59,17 +59,17 @@ class Law(NamedTuple):
         zero = values == 0
         return np.where(zero, 0.0, self._growth(values + self.ridge) / np.where(zero, 1.0, values + self.ridge))
 
-    def _growth(self, values: np.ndarray) -> np.ndarray:
-        """Return the learned fraction of each mode at each time without a penalty."""
+    def _growth(self, rates: np.ndarray) -> np.ndarray:
+        """Return 1 minus the decay of modes with the given rates (eigenvalue + ridge), shape (s, m)."""
         if self.learning_rate is None or self.step is None:
-            # A mode with eigenvalue zero is not learned, even at infinite time.
-            return -np.expm1(-np.outer(np.minimum(self.time, np.finfo(float).max), values))
-        return descent_growth(values, self.learning_rate, self.step, self.momentum)
+            # A mode whose rate is zero is not learned, even at infinite time.
+            return -np.expm1(-np.outer(np.minimum(self.time, np.finfo(float).max), rates))
+        return descent_growth(rates, self.learning_rate, self.step, self.momentum)
 
     def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Return how much of each mode has not decayed at arbitrary times, as a magnitude, shape (len(time), m).
+        """Return the magnitude of the undecayed fraction of each mode at arbitrary times, shape (len(time), m).
 
-        With a penalty, this is the decay of y - f_0 - (K + beta) c.
+        With a ridge, the decaying quantity is y - f_0 - (K + beta) c.
         """
         values = values + self.ridge
         if self.learning_rate is None:
@@ -81,7 +81,7 @@ class Law(NamedTuple):
         return _power(np.abs(1 - self.learning_rate * values), time / self.learning_rate)
 
     def remaining(self, values: np.ndarray) -> np.ndarray:
-        """Return the signed unlearned fraction of each mode at each time, computed without cancellation."""
+        """Return the signed unlearned fraction of each mode at each time, shape (s, m)."""
         shifted = values + self.ridge
         if self.learning_rate is None or self.step is None:
             left = np.exp(-np.outer(np.minimum(self.time, np.finfo(float).max), shifted))

@@ -5,10 +5,11 @@ of the basis. The defect can be computed from the coordinates of r~ alone. Gradi
 (eta lambda <= 2 without momentum) do not amplify errors. For gradient flow, the error at time t is therefore at most
 the integral of the norm of the defect from 0 to t (see Saad 1992, section 4, on the matrix exponential). For gradient
 descent, the integral becomes a sum over steps, and momentum multiplies the bound by 1 / (1 - mu). If there are too many
-steps to sum over, the trapezoid rule estimates the sum. With a penalty (see `Law.ridge`), r~ denotes y - f_0 -
-(K + beta) c, which decays with K + beta. A defect at an earlier time changes f_0 + K c by the factor
-x + (1 - x) beta / (lambda + beta) along each mode, where x is the decay since then; its magnitude is at most 1, so the
-same bound holds.
+steps to sum over, the trapezoid rule estimates the sum.
+
+With a ridge beta, r~ denotes y - f_0 - (K + beta) c, which decays with K + beta. If a mode with eigenvalue lambda has
+since decayed by the factor x, an earlier defect changes f_0 + K c by x + (1 - x) beta / (lambda + beta) times the
+defect. The magnitude of this factor is at most 1, so the same bound holds.
 """
 
 import warnings

@@ -15,7 +15,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 class Posterior(NamedTuple):
     """Mean and covariance of a Gaussian process on the test set, given noisy targets, as NumPy float64 arrays.
 
-    If there are several outputs, they are independent and have the same covariance.
+    Several outputs are independent and share one covariance.
 
     Attributes:
         mean: Mean, shape (n_test,) or (n_test, k).
@@ -44,20 +44,20 @@ def kernel_posterior(
 
     With noise of variance beta, the mean is K_test (K + beta I)^-1 y and the covariance is
     K_test,test - K_test (K + beta I)^-1 K_test' (Rasmussen and Williams 2006, equations (2.23) and (2.24)). The mean
-    equals that of infinitely wide networks trained with the ridge beta until convergence, if K is their kernel. The
-    covariance is generally different from that of `lazynet.kernel_ensemble` with this ridge. The two are equal if
-    beta = 0 and K is also the covariance of the initial outputs.
+    equals that of infinitely wide networks trained to convergence with the ridge beta, if K is their tangent kernel and
+    their mean output is initially zero. The covariance generally differs from that of `lazynet.kernel_ensemble` at
+    infinite time with this ridge. The two are equal if beta = 0 and K is also the covariance of the initial outputs.
 
     Args:
         k: Covariance on the training set, shape (n, n). For Bayesian inference with an infinitely wide network, this is
             the NNGP kernel, such as the `analytic_kernel` of a `TwoLayer` network with `train="readout"`.
         y: Targets, shape (n,) or (n, k).
-        noise: Variance beta of the noise, nonnegative.
+        noise: Variance beta of the noise, in squared units of the targets, nonnegative.
         k_test: Covariance between test and training inputs, shape (n_test, n).
         k_test_test: Covariance on the test set, shape (n_test, n_test).
 
     Returns:
-        A `Posterior`.
+        A `Posterior` of NumPy float64 arrays.
 
     Raises:
         ValueError: If shapes do not match, if a covariance is not a finite, symmetric matrix, if `noise` is negative,

@@ -54,9 +54,9 @@ def kernel_descent(
     tolerance: float | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Trajectory:
-    """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
+    """Predict gradient descent with a fixed kernel; without momentum or a ridge, u <- u - eta K grad L(u), u(0) = f0.
 
-    These are the outputs of a linear model with this kernel whose parameters are trained by gradient descent.
+    The predictions are the outputs of a linear model with kernel K whose parameters are trained by gradient descent.
 
     For the squared loss, the iteration is u(j+1) = u(j) - eta K (u(j) - y) (Arora et al. 2019, section 4). All steps
     are computed at once in closed form, and eigenvalues that are zero up to rounding are set to zero. For other losses,
@@ -64,9 +64,9 @@ def kernel_descent(
     batch. Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect
     to the parameters. With Nesterov momentum, theta <- theta - eta (g + mu v).
 
-    The ridge beta adds the penalty 1/2 beta ||theta - theta_0||^2 to the loss, so g includes beta (theta - theta_0).
-    Let u = f_0 + K c. For the squared loss, c <- c - eta (f_0 + K c - y + beta c), which converges to the kernel ridge
-    regression f_0 + K (K + beta I)^-1 (y - f_0).
+    A ridge beta adds the penalty 1/2 beta ||theta - theta_0||^2 to the loss, so g includes beta (theta - theta_0). With
+    u = f_0 + K c and the squared loss, a step without momentum is c <- c - eta (f_0 + K c - y + beta c). It converges
+    to kernel ridge regression, f_0 + K (K + beta I)^-1 (y - f_0).
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`; or a
@@ -79,8 +79,8 @@ def kernel_descent(
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         momentum: Momentum mu, at least 0 and below 1.
         nesterov: Whether to use Nesterov momentum. Requires a positive `momentum`.
-        ridge: Coefficient beta of the penalty, nonnegative. It is added to the sum over examples, or to the mean for a
-            loss that averages over examples, and it is not scaled in mini-batches.
+        ridge: Coefficient beta of the penalty, nonnegative. The penalty is added to the sum of the losses over
+            examples, or to their mean for a loss that is a mean. It is not rescaled in mini-batches.
         batches: Indices of the examples in each step's batch, an integer array of shape (number of steps, B). The
             gradient of a summed loss is scaled by n / B. Defaults to the full batch.
         f0: Initial prediction on the training set, a number or an array with the same shape as y.
@@ -91,8 +91,8 @@ def kernel_descent(
             for a `Spectrum` and for up to 1000 examples, and to "krylov" otherwise. Allowed only for the squared loss
             on the full batch, without Nesterov momentum.
         tolerance: Target error, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a kernel stored in float32.
-            A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the error. Allowed only where
-            `method` is.
+            A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the error. Allowed only for
+            the squared loss on the full batch, without Nesterov momentum.
         progress: Function that is called repeatedly with the number of kernel products so far and the current
             truncation error.
 
@@ -156,12 +156,14 @@ def kernel_flow(
 ) -> Trajectory:
     """Predict gradient flow with a fixed kernel, du/dt = -K grad L(u) from u(0) = f0.
 
+    With a ridge beta, du/dt = -K grad L(u) - beta (u - f0).
+
     For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2). Eigenvalues
     that are zero up to rounding are set to zero, so the predictions on the test set at infinite time involve the
     pseudo-inverse of K instead of its inverse. For other losses, the equation is integrated with diffrax until two
-    solutions agree to within the tolerance. With a ridge beta, du/dt = -K grad L(u) - beta (u - f0). The hinge loss is
-    not differentiable at y f = 1, where the gradient that JAX returns is used. Predictions that stay close to this
-    point oscillate around it, and a tolerance below about 1e-3 may be unattainable.
+    solutions agree to within the tolerance. The hinge loss is not differentiable at y f = 1, where the gradient that
+    JAX returns is used. Predictions that stay close to this point oscillate around it, and a tolerance below about 1e-3
+    may be unattainable.
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`; or a

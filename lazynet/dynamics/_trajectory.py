@@ -27,8 +27,8 @@ class Trajectory(NamedTuple):
         step: Integer gradient-descent steps, shape (s,), or None for gradient flow.
         error: Estimate of the largest error in `train` over time. The error is relative to norm(y - f0) for predictions
             in closed form, and to the largest norm(train - f0) for predictions that are computed step by step.
-        displacement: Norm of the displacement of the parameters, norm(theta - theta_0), in the linear model with this
-            kernel, shape (s,).
+        displacement: Displacement norm(theta - theta_0) of the parameters of the linear model with this kernel, shape
+            (s,).
 
     >>> import numpy as np, lazynet as lz
     >>> trajectory = lz.kernel_descent(np.eye(3), np.ones(3), learning_rate=0.5, steps=[0, 10], k_test=np.ones((2, 3)))
@@ -52,8 +52,8 @@ class Problem(NamedTuple):
         f0: Initial prediction on the training set, with the same shape as y.
         k_test: Kernel between test and training inputs, or None.
         f0_test: Initial prediction on the test set, shape (n_test,) or (n_test, outputs).
-        coupled: Whether the kernel couples the outputs. The training kernel then has shape (n outputs, n outputs), and
-            the test kernel has shape (n_test outputs, n outputs).
+        coupled: Whether the kernel couples the outputs. If so, the training kernel has shape
+            (n * outputs, n * outputs), and `k_test` has shape (n_test * outputs, n * outputs).
     """
 
     y: np.ndarray
@@ -71,7 +71,9 @@ def real_kernel(k: SquareKernel | Spectrum | KernelOperator) -> SquareKernel | S
 def validated(
     k: AnyKernel, y: Targets, f0: float | AnyArray, k_test: AnyArray | CrossOperator | None, f0_test: float | AnyArray
 ) -> tuple[Float[AnyArray, "rows rows"] | Spectrum | KernelOperator, Problem]:
-    """Return the validated kernel, with one row for each example and output if it couples outputs, and the problem.
+    """Check the kernel and the problem, and return both.
+
+    A kernel that couples the outputs is returned as a matrix with one row for each pair of example and output.
 
     Raises:
         ValueError: If the kernel is not square, if a shape does not match the kernel, or if an array is not finite.
@@ -82,9 +84,9 @@ def validated(
     k, y = real_array("k", k), real_array("y", y)
     n, outputs = k.shape[:2]
     if k.shape != (n, outputs, n, outputs):
-        raise ValueError(f"k must have the shape (n, outputs, n, outputs) if it has four axes, got shape {k.shape}.")
+        raise ValueError(f"k must have shape (n, outputs, n, outputs) if it has four axes, got shape {k.shape}.")
     if y.shape != (n, outputs):
-        raise ValueError(f"y must have shape ({n}, {outputs}) to match a kernel of shape {k.shape}, got {y.shape}.")
+        raise ValueError(f"y must have shape ({n}, {outputs}) to match k of shape {k.shape}, got shape {y.shape}.")
     if k_test is not None:
         k_test = float64_array("k_test", k_test)
         if k_test.ndim != 4 or k_test.shape[1:] != (outputs, n, outputs):

@@ -3,6 +3,7 @@
 from lazynet.experiment._arguments import check_inputs, check_seeds, check_widths
 from lazynet.experiment._cell import DIVERGENCE, Cell, compute_cell, network_variables, train_pack, units_of
 from lazynet.experiment._cost import check_memory_of, check_memory_of_kernels, infinite_width_jobs, sweep_jobs
+from lazynet.experiment._forecast_cell import ORDERS, compute_forecast
 from lazynet.experiment._members import CellCheckpoint, Trained, train_members
 from lazynet.experiment._packing import packs_of
 from lazynet.experiment._record import Pack, Record
@@ -15,6 +16,7 @@ from lazynet.experiment._training import Measure, Training, make_training
 
 __all__ = [
     "DIVERGENCE",
+    "ORDERS",
     "Cell",
     "CellCheckpoint",
     "Measure",
@@ -33,6 +35,7 @@ __all__ = [
     "check_seeds",
     "check_widths",
     "compute_cell",
+    "compute_forecast",
     "default_learning_rate",
     "fingerprint",
     "flags",

@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lazynet.data import Dataset, is_labels
+from lazynet.data import Dataset
+from lazynet.experiment._forecast import forecasts_beside
 from lazynet.experiment._grid import Point
 from lazynet.experiment._members import CellCheckpoint, Trained, first_diverged, train_members, train_polynomials
 from lazynet.experiment._record import Pack
@@ -22,14 +21,12 @@ from lazynet.experiment._reference import (
     starts,
 )
 from lazynet.experiment._regression import regression_of_limit, regression_of_members
+from lazynet.experiment._scores import gaps_between, scores
 from lazynet.experiment._spec import Spec
 from lazynet.experiment._training import Training
 from lazynet.kernels import narrow_products
-from lazynet.losses import Loss
-from lazynet.measures import catalog, rms, zero_one_error
+from lazynet.measures import catalog
 from lazynet.networks import Network, Quadratic, traits
-from lazynet.precision import host_float64
-from lazynet.programs import compiled
 from lazynet.theory import neuron_movement_bound
 from lazynet.training import NEVER
 from lazynet.training._keys import member_key
@@ -182,26 +179,29 @@ def _with_predictions(
     variables, diverged_at = network_variables(network, data, trained, training)
     limit_variables: dict[str, np.ndarray] = {}
     numbers: dict[str, float] = {}
+    predicted: dict[str, np.ndarray] | None = None
     if measure.predictions:
         linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, rate, checkpoint)
         # In some network families, the empirical kernels vary so much between members that a learning rate chosen for
         # the infinite-width kernel is too large for some of them.
         if not traits(network).near_limit:
             linear = _without_growing(linear, data, training, network.width)
-        variables |= _gaps("linearization_gap", trained.records, linear, data)
+        variables |= gaps_between("linearization_gap", trained.records, linear, data)
     if measure.quadratic:
         parabola = train_polynomials(Quadratic(network), data, trained, keys, training, rate, checkpoint)
-        variables |= _gaps("quadratic_gap", trained.records, parabola, data)
+        variables |= gaps_between("quadratic_gap", trained.records, parabola, data)
     if limit is not None:
         numbers = limit.numbers(data.y_train)
         variables["initial_kernel_error"] = kernel_errors
         if training.followed:
             predicted, limit_variables = _limit_predictions(network, data, trained, keys, limit, training, rate)
-            variables |= _gaps("start_gap", linear, predicted, data)
-            variables |= _gaps("kernel_gap", trained.records, predicted, data)
+            variables |= gaps_between("start_gap", linear, predicted, data)
+            variables |= gaps_between("kernel_gap", trained.records, predicted, data)
         if training.plain:
             lambda_min, residual_norm = numbers["lambda_min"], variables["residual_norm"]
             variables |= _bounds(network, data, trained, lambda_min, rate, residual_norm, inputs.norm)
+    if measure.forecast:
+        variables |= forecasts_beside(network, data, training, rate, trained, linear, predicted)
     if measure.regression:
         variables |= regression_of_members(network, data, trained, diverged_at != NEVER)
         limit_variables |= regression_of_limit(limit, data) if limit is not None else {}
@@ -279,50 +279,6 @@ def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.n
     return np.take_along_axis(values, np.minimum(np.arange(len(steps)), last[:, None]), axis=1)
 
 
-def scores(
-    predictions: dict[str, np.ndarray], data: Dataset, loss: Loss, starts_at_zero: bool
-) -> dict[str, np.ndarray]:
-    """Return train_loss, test_loss, train_error and test_error, each of shape (..., step).
-
-    Predictions have shape (..., step, n) or (..., step, n, k).
-    """
-    table: dict[str, np.ndarray] = {}
-    for part, y in (("train", data.y_train), ("test", data.y_test)):
-        f = predictions[f"{part}_prediction"]
-        lead = f.shape[: f.ndim - y.ndim]
-        if not len(y):
-            table |= {f"{part}_loss": np.full(lead, np.nan), f"{part}_error": np.full(lead, np.nan)}
-            continue
-        flat = f.reshape(-1, *y.shape)
-        with host_float64():
-            table[f"{part}_loss"] = np.asarray(_losses(loss, jnp.asarray(flat), jnp.asarray(y))).reshape(lead)
-        errors = np.asarray(zero_one_error(f, y)) if is_labels(data.y_train) else np.full(lead, np.nan)
-        if starts_at_zero and is_labels(data.y_train):
-            # The initial outputs are zero up to rounding, so their error is set to that of random guessing.
-            errors[..., 0] = 1 - 1 / max(2, data.outputs)
-        table[f"{part}_error"] = errors
-    return table
-
-
-@compiled(static_argnames="loss")
-def _losses(loss: Loss, f: Array, y: Array) -> Array:
-    """Return the loss of each prediction as an array of shape (predictions,)."""
-    return jax.vmap(lambda f: loss(f, y))(f)
-
-
-def _gaps(name: str, a: dict[str, np.ndarray], b: dict[str, np.ndarray], data: Dataset) -> dict[str, np.ndarray]:
-    """Return the RMS differences between two sets of predictions, as arrays of shape (members, step).
-
-    The mean is taken over examples and outputs.
-    """
-    parts = {"train": data.y_train, "test": data.y_test}
-    return {
-        f"{name}_{part}": np.asarray(rms(a[f"{part}_prediction"] - b[f"{part}_prediction"], y.ndim))
-        for part, y in parts.items()
-        if len(y)
-    }
-
-
 def _without_growing(
     linear: dict[str, np.ndarray], data: Dataset, training: Training, width: int
 ) -> dict[str, np.ndarray]:
@@ -359,8 +315,8 @@ def _limit_predictions(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the infinite-width predictions for each member, with their scores and linearized displacements.
 
-    The scores and displacements have shape (step,) if all members have the same prediction, because their outputs are
-    initially zero and they are trained on the full batch, and (members, step) otherwise.
+    The scores and displacements have shape (members, step). If all members start at zero and are trained on the full
+    batch, they share one prediction, and the shape is (step,).
     """
     from_zero = traits(network).starts_at_zero
     shared = from_zero and training.batch_size is None

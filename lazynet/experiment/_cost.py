@@ -127,8 +127,9 @@ def _jobs_at(point: Point, spec: Spec, count: bool) -> list[Job]:
         {"kernels": len(scales) * 2.0 * n * rows * data.dim, "eigenvectors": len(scales) * eigenvectors_flops(n)},
     )
     descends = training.measure.predictions and training.followed and size <= LARGEST_EIGENPROBLEM
-    # Otherwise, the kernel is diagonalized, which takes a single step.
-    stepwise = descends and training.largest_rate is None
+    # Without a closed form, kernel descent multiplies by the kernel at every step; otherwise, the kernel is
+    # diagonalized once.
+    stepwise = descends and not training.has_closed_form
     own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * seen**2
     parts = _part_kernel_bytes(network, len(spec.layers), seen)
 

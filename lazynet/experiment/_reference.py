@@ -146,16 +146,15 @@ def limit_trajectory(
     f0: Any = 0.0,
     f0_test: Any = 0.0,
 ) -> Trajectory:
-    """Return the trajectory of a member's training with the infinite-width kernel, from the given initial outputs."""
-    descent = training.descent(key, data.n_train)
+    """Return kernel descent with the infinite-width kernel and a member's batches, from the given initial outputs."""
     return kernel_descent(
-        limit.spectrum if training.largest_rate is not None else limit.train,
+        limit.spectrum if training.has_closed_form else limit.train,
         data.y_train,
         learning_rate=learning_rate,
         f0=f0,
         k_test=limit.test,
         f0_test=f0_test,
-        **descent,
+        **training.descent(key, data.n_train),
     )
 
 
@@ -172,8 +171,9 @@ def linearized_members(
     """Return the predictions of the linearized members, and ||K_0 - K|| / ||K|| for each member.
 
     K_0 is the empirical kernel of a member at initialization, and K is the infinite-width kernel. The predictions have
-    shape (members, snapshots, ...). If kernel descent can follow training and K_0 is small, the predictions are
-    computed by kernel descent with K_0. Otherwise, the linearized network itself is trained, which takes longer.
+    shape (members, snapshots, ...). If kernel descent can predict this kind of training and K_0 is small, the
+    predictions are computed by kernel descent with K_0. Otherwise, the linearized network itself is trained, which
+    takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.followed and size <= LARGEST_EIGENPROBLEM
@@ -223,7 +223,7 @@ def starts(network: Network, trained: Trained, member: int) -> tuple[Any, Any]:
 def _own_descent(
     k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, key: Array, learning_rate: float
 ) -> Trajectory:
-    """Return the trajectory of a member's training with its own kernel K_0.
+    """Return kernel descent with a member's own kernel K_0 and batches.
 
     K_0 is the empirical kernel at initialization, evaluated between all rows (training rows followed by test rows) and
     the training rows. Its shape is (n + n_test, k, n, k), or (n + n_test, n) if there is only one output.
@@ -319,7 +319,7 @@ class References:
         relative = relative_rates(point.network, widths)
         if traits(point.network).learning_rate_exponent is None:
             return dict.fromkeys(widths, stable(widths[-1]))
-        # Use the largest factor for which the rate at each width is at most 1 / lambda_max at that width.
+        # Use the largest factor for which the rate at each width is at most 1 / (lambda_max + ridge) at that width.
         factor = min(stable(width) / relative[width] for width in widths)
         return {width: factor * relative[width] for width in widths}
 
@@ -336,16 +336,16 @@ class References:
                 most once.
         """
         largest, ridge = point.training.largest_rate, point.training.ridge
-        limit = None if largest is None else self.limit(point, width)
-        if limit is None or largest is None or "rate" in self._warned:
+        if largest is None or "rate" in self._warned:
             return
-        if rate > largest / (limit.lambda_max + ridge):
+        limit = self.limit(point, width)
+        if limit is not None and rate > largest / (limit.lambda_max + ridge):
             self._warned.add("rate")
             warn_of_learning_rate(limit, width, rate, largest, ridge)
 
 
 def relative_rates(network: Network, widths: Sequence[int]) -> dict[int, float]:
-    """Return the default learning rate at each width, up to a factor that is the same for all widths.
+    """Return the default learning rates up to a common factor.
 
     Args:
         network: The network family.

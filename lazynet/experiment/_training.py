@@ -59,6 +59,8 @@ class Measure:
         quadratic: Whether to also train the second-order Taylor polynomial of each network at initialization, which
             gives quadratic_gap_train and quadratic_gap_test. This takes about four times as long as training the
             network.
+        forecast: Whether to also forecast measurements from the initial weights alone, as `lazynet.forecast` does, for
+            comparison. Requires plain full-batch gradient descent on the squared loss.
         regression: Whether to measure the test errors of kernel regression with the kernel of each network, both before
             and after training, and with the infinite-width kernel. The targets must be labels.
         rows: Number of training examples on which to measure networks, or None for all of them. If a number is given,
@@ -84,13 +86,14 @@ class Measure:
     kernel_drift: bool = True
     sharpness: bool = False
     quadratic: bool = False
+    forecast: bool = False
     regression: bool = False
     rows: int | None = None
     own: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate the arguments."""
-        for name in ("predictions", "kernel_drift", "sharpness", "quadratic", "regression"):
+        for name in ("predictions", "kernel_drift", "sharpness", "quadratic", "forecast", "regression"):
             check_flag(f"measure.{name}", getattr(self, name))
         if self.rows is not None:
             check_count("measure.rows", self.rows)
@@ -100,8 +103,9 @@ class Measure:
         for name in self.own:
             if not (isinstance(name, str) and name.isidentifier()) or name in reserved:
                 raise ValueError(f"each name in measure.own must be an identifier that is not reserved, got {name!r}.")
-        if self.quadratic and not self.predictions:
-            raise ValueError("measure.quadratic must be False if measure.predictions is False, got True.")
+        for name in ("quadratic", "forecast"):
+            if getattr(self, name) and not self.predictions:
+                raise ValueError(f"measure.{name} must be False if measure.predictions is False, got True.")
 
     def __hash__(self) -> int:
         """Return a hash that is the same for equal objects."""
@@ -158,22 +162,27 @@ class Training:
 
     @property
     def followed(self) -> bool:
-        """Whether kernel descent can predict the outcome."""
+        """True if kernel descent can predict the outcome."""
         return is_followed(self.optimizer)
 
     @property
     def ridge(self) -> float:
-        """Coefficient of the penalty on the displacement of the parameters."""
+        """Coefficient of the ridge penalty, or 0 for an optimizer that is not a `lazynet.Optimizer`."""
         return self.optimizer.ridge if isinstance(self.optimizer, Optimizer) else 0.0
 
     @property
     def largest_rate(self) -> float | None:
-        """The largest stable product of the learning rate and lambda_max + ridge, or None if it is unknown."""
-        optimizer = self.optimizer
-        if self.loss != squared() or self.batch_size is not None or not is_followed(optimizer):
+        """Largest stable product of the learning rate and lambda_max + ridge, or None without a closed form."""
+        if not self.has_closed_form:
             return None
-        assert isinstance(optimizer, Optimizer)
-        return None if optimizer.nesterov else 2 * (1 + optimizer.momentum)
+        assert isinstance(self.optimizer, Optimizer)
+        return 2 * (1 + self.optimizer.momentum)
+
+    @property
+    def has_closed_form(self) -> bool:
+        """True if kernel descent predicts the outcome in closed form."""
+        full_batch = self.loss == squared() and self.batch_size is None
+        return self.followed and full_batch and not getattr(self.optimizer, "nesterov", False)
 
     def descent(self, key: jax.Array, n: int) -> dict[str, Any]:
         """Return the arguments of `lazynet.kernel_descent` that describe how a member is trained.
@@ -210,9 +219,10 @@ class Training:
             The copy.
 
         Raises:
-            ValueError: If `measure.quadratic` or `measure.regression` is True, because these require a sweep.
+            ValueError: If `measure.quadratic`, `measure.forecast` or `measure.regression` is True, because these
+                require a sweep.
         """
-        for name in ("quadratic", "regression"):
+        for name in ("quadratic", "forecast", "regression"):
             if getattr(self.measure, name):
                 raise ValueError(f"measure.{name} must be False for a single network, got True.")
         return replace(self, measure=replace(self.measure, predictions=False))
@@ -386,6 +396,11 @@ class Training:
 
     def _check_measure(self, data: Dataset, learning_rate: Scale | None) -> None:
         measure = self.measure
+        if measure.forecast and not self.plain:
+            raise ValueError(
+                "measure.forecast must be False unless networks are trained by plain full-batch gradient descent on "
+                "the squared loss, got True."
+            )
         if measure.regression and not (data.n_test and is_labels(data.y_train)):
             raise ValueError(
                 "measure.regression = True requires test examples, and targets that are labels (+1 or -1, or one-hot "

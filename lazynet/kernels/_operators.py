@@ -166,7 +166,7 @@ def widened_product(block: Array, w: Array) -> Array:
     return jnp.concatenate([product, _times(block[panels * size :].astype(w.dtype), w)])
 
 
-class Shifted(KernelOperator):
+class ShiftedOperator(KernelOperator):
     """The matrix K + beta I for a kernel operator K.
 
     Args:
@@ -176,24 +176,15 @@ class Shifted(KernelOperator):
 
     def __init__(self, k: KernelOperator, ridge: float) -> None:
         """Store the arguments without computing any blocks."""
-        super().__init__(k.n, k._block, k.dtype.name, k.rounding, k.storage, k._size)
+
+        def block(rows: slice, columns: slice) -> np.ndarray:
+            entries = k._block(rows, columns)
+            if rows != columns:
+                return entries
+            return entries.astype(np.float64) + ridge * np.eye(len(entries))
+
+        super().__init__(k.n, block, k.dtype.name, k.rounding, k.storage, k._size)
         self._kernel, self._ridge = k, ridge
-
-    def dense(self) -> Float[np.ndarray, "n n"]:
-        """Return the matrix in float64."""
-        matrix = self._kernel.dense()
-        matrix[np.diag_indices(self.n)] += self._ridge
-        return matrix
-
-    def diagonal(self) -> Float[np.ndarray, " n"]:
-        """Return the diagonal in float64."""
-        return self._kernel.diagonal() + self._ridge
-
-    def columns(self, index: np.ndarray) -> Float[np.ndarray, "n r"]:
-        """Return the columns with the given indices."""
-        columns = self._kernel.columns(index)
-        columns[index, np.arange(len(index))] += self._ridge
-        return columns
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """Return (K + beta I) v."""

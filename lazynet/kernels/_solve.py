@@ -19,7 +19,7 @@ from lazynet.kernels._krylov import (
     check_tolerance,
     with_random_columns,
 )
-from lazynet.kernels._operators import KernelOperator, Shifted, error_norm
+from lazynet.kernels._operators import KernelOperator, ShiftedOperator, error_norm
 from lazynet.kernels._spectrum import Inverse, check_kernel, check_square, check_targets
 from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel, Targets
@@ -32,8 +32,8 @@ UNSEEN = 0.03  # components of random vectors are practically never smaller than
 def complexity(k: SquareKernel | KernelOperator, y: Targets, *, ridge: float = 0.0, tolerance: float = 1e-5) -> float:
     """Compute the complexity measure sqrt(2 y' K^-1 y / n), or sqrt(2 tr(Y' K^-1 Y) / n) for several outputs.
 
-    This measure is the leading term of the generalization bound of Arora et al. 2019, equation (10). With a ridge beta,
-    K + beta I replaces K.
+    Without a ridge, this measure is the leading term of the generalization bound of Arora et al. 2019, equation (10).
+    With a ridge beta, K + beta I replaces K.
 
     Args:
         k: Kernel on the training set, shape (n, n), or a `lazynet.kernel_operator`.
@@ -46,9 +46,10 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, ridge: float = 0
         The dimensionless complexity, computed in float64.
 
     Raises:
-        ValueError: If `k` is not a finite, symmetric and positive definite matrix, if `y` does not match the kernel, or
-            if `tolerance` is not positive. If a matrix is factored and two of the inputs from which it was computed are
-            identical (or antipodal, for an odd activation), the message gives the indices of these inputs.
+        ValueError: If `k` is not a finite symmetric matrix, if K + beta I is not positive definite, if `ridge` is
+            negative, if `y` does not match the kernel, or if `tolerance` is not positive. If a matrix is factored and
+            two of the inputs from which it was computed are identical (or antipodal, for an odd activation), the
+            message gives the indices of these inputs.
 
     Warns:
         UserWarning: If the tolerance is not met.
@@ -60,7 +61,7 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, ridge: float = 0
     check_tolerance(tolerance)
     ridge = check_number("ridge", ridge)
     if ridge:
-        k = Shifted(k, ridge) if isinstance(k, KernelOperator) else _shifted(check_kernel(k), ridge)
+        k = ShiftedOperator(k, ridge) if isinstance(k, KernelOperator) else _shifted(check_kernel(k), ridge)
     return complexity_and_smallest(k, y, tolerance)[0]
 
 

@@ -3,7 +3,6 @@
 Each measure is a function that evaluates one equation. The catalog describes the variables in results.
 """
 
-import lazynet.measures._sweep_quantities  # noqa: F401 (adds the sweep quantities to the catalog)
 from lazynet.measures._catalog import (
     SCHEMA,
     Quantity,
@@ -32,8 +31,10 @@ from lazynet.measures._movement import (
 )
 from lazynet.measures._sharpness import sharpness
 from lazynet.measures._spectrum import effective_rank, leading_values, singular_values
+from lazynet.measures._sweep_quantities import FORECAST
 
 __all__ = [
+    "FORECAST",
     "SCHEMA",
     "Quantity",
     "activation_flips",

@@ -49,8 +49,8 @@ class Quantity:
             "start" (the value at initialization).
         gap: Whether the quantity is a distance between two predictions, in units of the targets.
         held: Whether the last value for a network that stopped training early is repeated at all later snapshots.
-        defined_with: Name of another quantity if this one is defined only where that one is, at points of a sweep that
-            differ in how networks are trained; otherwise an empty string.
+        defined_with: Name of the quantity whose missing values mark the points of a sweep at which this quantity is
+            undefined; it may be the quantity itself. Empty if the quantity is defined at all points.
         level: Whether the verdict reports the value at the largest width.
         predicted: Predicted width exponent, given as a pair (relation, exponent). The relation is "equal" or
             "at most". The exponent is a number or, for built-in quantities, the formula by which

@@ -26,7 +26,7 @@ def _coordinates() -> list[Quantity]:
         coordinate("momentum", "momentum mu of the optimizer"),
         coordinate("nesterov", "whether the momentum is Nesterov momentum", ""),
         coordinate("weight_decay", "weight decay of the optimizer"),
-        coordinate("ridge", "factor beta in the penalty 1/2 beta ||theta - theta_0||^2"),
+        coordinate("ridge", "coefficient beta of the ridge penalty 1/2 beta ||theta - theta_0||^2"),
         coordinate("schedule", "factor for the learning rate as a function of the step", ""),
         coordinate("stepper", "algorithm that computes a training step", ""),
         coordinate("label_noise", "fraction of training labels redrawn at random"),
@@ -112,7 +112,7 @@ def _networks() -> list[Quantity]:
             marker="s",
             by_layer="layer_relative_displacement",
         ),
-        Quantity("ridge_penalty", "1/2 beta displacement^2, the penalty of the ridge beta", "loss", held=True),
+        Quantity("ridge_penalty", "ridge penalty, 1/2 beta displacement^2", "loss", held=True),
         Quantity("layer_displacement", "Frobenius norm of W - W(0) for each trained array W", dims=layer),
         Quantity(
             "layer_relative_displacement",
@@ -230,4 +230,31 @@ def _predictions() -> list[Quantity]:
     ]
 
 
-add("sweep", *_coordinates(), *_networks(), *_gaps(), *_predictions())
+def _forecasts(measured: list[Quantity]) -> list[Quantity]:
+    """Return the forecasts that a sweep may contain beside the measured quantities."""
+    return [
+        Quantity(
+            f"forecast_{quantity.name}",
+            f"forecast, without training, of {quantity.name}",
+            quantity.unit,
+            reduction=quantity.reduction,
+        )
+        for quantity in measured
+        if quantity.name in FORECAST
+    ]
+
+
+# Quantities for which there are forecasts; see `lazynet.forecast`.
+FORECAST = (
+    "linearization_gap_train",
+    "linearization_gap_test",
+    "kernel_gap_train",
+    "kernel_gap_test",
+    "displacement",
+    "relative_displacement",
+    "max_neuron_displacement",
+    "activation_flips",
+    "kernel_drift",
+)
+MEASURED = [*_networks(), *_gaps()]
+add("sweep", *_coordinates(), *MEASURED, *_predictions(), *_forecasts(MEASURED))

@@ -21,7 +21,7 @@ from lazynet.networks._cost import (
     timing_network,
 )
 from lazynet.networks._deep import MLP, ThreeLayer
-from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
+from lazynet.networks._expansions import Cubic, Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
 from lazynet.networks._protocol import GivenNetwork, Model, Network, initial_shapes, layer_names
 from lazynet.networks._started import Started, with_start
@@ -36,6 +36,7 @@ __all__ = [
     "Adapted",
     "Centered",
     "ConvNet",
+    "Cubic",
     "Expansion",
     "Function",
     "GivenNetwork",

@@ -61,9 +61,17 @@ class Linearized:
         if self.order == 1:
             f, tangent = first_two(origin)
             return f + tangent
+
         # The derivative of (value, first derivative) along the movement is (first derivative, second derivative).
-        (f, tangent), (_, curvature) = jax.jvp(first_two, (origin,), (move,))
-        return f + tangent + 0.5 * curvature
+        def first_three(params: Any) -> tuple[Array, Array, Array]:
+            (f, tangent), (_, curvature) = jax.jvp(first_two, (params,), (move,))
+            return f, tangent, curvature
+
+        if self.order == 2:
+            f, tangent, curvature = first_three(origin)
+            return f + tangent + 0.5 * curvature
+        (f, tangent, curvature), (_, _, third) = jax.jvp(first_three, (origin,), (move,))
+        return f + tangent + 0.5 * curvature + third / 6
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,18 @@ class Quadratic(Linearized):
     """
 
     order: ClassVar[int] = 2
+
+
+@dataclass(frozen=True)
+class Cubic(Linearized):
+    """The third-order Taylor polynomial of a network in its parameters.
+
+    In two-layer networks whose readout is fixed, the terms of second and third order in the movement change the outputs
+    by amounts of the same order in the width, so that this polynomial is the first that approximates the difference
+    between a network and its linearization.
+    """
+
+    order: ClassVar[int] = 3
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from lazynet.typing import Figure, Result
 # The function that plots each kind of result, as (module, name). The modules are imported on first use.
 FIGURES = {
     "sweep": ("lazynet.studies.sweep._figure", "plot_sweep"),
+    "forecast": ("lazynet.studies.sweep._figure", "plot_sweep"),
     "infinite_width": ("lazynet.studies.infinite_width._figure", "plot_limit"),
     "laziness_map": ("lazynet.studies.laziness_map._figure", "plot_laziness"),
     "line_ensemble": ("lazynet.studies.line_ensemble._figure", "plot_line"),
@@ -31,17 +32,19 @@ COORDINATES = {
 }
 VERDICTS = {
     "sweep": ("lazynet.studies.sweep._verdict", "verify_sweep"),
+    "forecast": ("lazynet.studies.sweep._verdict", "verify_sweep"),
     "required_width": ("lazynet.studies.required_width._answer", "verify_required_width"),
 }
 OUTPUTS = {
     kind: (f"lazynet.studies.{kind}._study", "OUTPUT")
-    for kind in ("sweep", "infinite_width", "line_ensemble", "mode_residuals")
+    for kind in ("sweep", "forecast", "infinite_width", "line_ensemble", "mode_residuals")
 }
 
 # What to do instead of merging shards, for kinds of studies whose shards cannot be merged.
 ADVICE = {
+    "required_width": " A search for the required width has no shards.",
     "laziness_map": " To join its shards, call lazynet.laziness_map again with a RunFolder that has resume=True and no "
-    "shard."
+    "shard.",
 }
 
 
@@ -67,8 +70,9 @@ def verify(result: Result, tolerance: float | None = None, *, band: float = 0.1,
     that would otherwise hold is also undecided if some networks diverged before they were judged. If a prediction
     holds, the quantity scales as the theory predicts; the levels at the largest width show whether the network is lazy.
 
-    For a result of `lazynet.required_width`, the verdict contains only the answer and the regimes of the trained
-    widths, with the tolerance of the search.
+    For a result of `lazynet.required_width`, the verdict contains only the answer and the regime of each trained width.
+    It uses the tolerance of the search, so `tolerance` and `corrections` must be omitted, and `band` has no effect. For
+    a result of `lazynet.forecast`, the answer is a forecast.
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed, or of `lazynet.required_width`.
@@ -116,8 +120,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
       boundary of the lazy regime; and the same two quantities against the control parameter m^p alpha.
     - line ensemble: the mean output along the line, with a band of plus or minus two standard deviations; and the
       distance from the infinite-width limit against the width.
-    - required width: the largest gap at each trained width, with the tolerance, the predicted width and the crossing;
-      and the gap during training.
+    - required width: the largest gap at each trained width, with the tolerance and the predicted and measured
+      crossings; and the running maximum of the gap against the step.
     - mode residuals: the residual along a few modes, and how long each mode follows the kernel's prediction.
 
     Measurements are drawn as solid lines, and theory as dashed lines. Unless stated otherwise, bands show the range
@@ -125,7 +129,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
     Args:
         result: Result of a study. A sweep must have no axes other than width and seed.
-        verdict: Verdict on a sweep or a required width; computed if None.
+        verdict: Verdict on the result, for kinds that have one; computed if None.
 
     Returns:
         A matplotlib Figure, which is neither shown nor saved.

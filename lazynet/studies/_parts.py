@@ -21,7 +21,7 @@ class Parts:
 
     @classmethod
     def starting_now(cls, folder: RunFolder | None) -> "Parts":
-        """Return the parts of a study whose time limit starts now."""
+        """Return the folder of a study whose time limit starts now."""
         limit = float("inf") if folder is None or folder.max_seconds is None else folder.max_seconds
         return cls(folder, time.monotonic() + limit)
 

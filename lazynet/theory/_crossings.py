@@ -9,31 +9,32 @@ from lazynet.arguments import check_number
 from lazynet.theory._corrections import LOGS, _Profile
 from lazynet.theory._fits import CONFIDENCE, check_widths_and_values, half_width, log_mean_variances, slope_weights
 
-# Largest ratio of the widths between which a crossing is measured.
+# Largest ratio of the widths from which a crossing is measured.
 NEAR = 1.6
 # Number of widths, counted from the largest, to which predictions are fitted, and the smallest number needed.
 FITTED, FEWEST = 5, 4
 # Prior standard deviation of the curvature b_2 in log y = b_0 + b_1 x + b_2 x^2, where x = log(m). A standard deviation
 # of 0.1 allows the local exponent to change by 0.14 when the width doubles.
 CURVATURE = 0.1
-# Relative error of a parabola at all but the two largest widths, beyond the spread over seeds.
+# Assumed relative error of the parabola at all but the two largest widths, in addition to the spread over seeds.
 MODEL_ERROR = 0.03
-# Power of the correction in the other family.
+# Power q of the correction in the family a m^p (1 + b m^(-q)).
 POWER = 0.5
 # Smallest variance of the logarithm of a mean, so that fits to values without noise are well conditioned.
 SMALLEST_VARIANCE = 1e-12
-# Numbers of random draws with which the two fits are repeated.
-DRAWS, CORRECTED_DRAWS = 20_000, 400
+# Numbers of random draws for the parabola and for the corrected power law, and the smallest number of parabolas that
+# must bend downward.
+DRAWS, CORRECTED_DRAWS, FEWEST_DRAWS = 20_000, 400, 100
 # Largest ratio of a predicted width to the largest width in the fit. Larger predictions count as infinite.
 FARTHEST = 1e6
 
 
 class Crossing(NamedTuple):
-    """The width at which the mean of a quantity over seeds falls to a level.
+    """The width at which the mean of a quantity over seeds falls to a level. All fields are NaN if it is unknown.
 
     Attributes:
         width: The width, not rounded to an integer; infinite if the quantity does not fall to the level.
-        low: Lower end of the 95% interval for the width; NaN if there is only one seed.
+        low: Lower end of the 95% interval for the width, possibly 0; NaN if there is only one seed.
         high: Upper end of the 95% interval for the width, possibly infinite; NaN if there is only one seed.
     """
 
@@ -43,22 +44,23 @@ class Crossing(NamedTuple):
 
 
 def crossing(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"], level: float) -> Crossing:
-    """Find the width at which the mean over seeds falls to a level, between trained widths that are close together.
+    """Measure the width at which the mean over seeds falls to a level.
 
-    Of the widths, the two neighbors between which the mean falls to the level for the last time are used, along with
-    the closest further width if all three lie within a factor of 1.6. The crossing is the width at which a straight
-    line, fitted by least squares to the logarithms of the means against the logarithms of these widths, meets the
-    level. Its 95% interval contains all widths at which the interval of the line (Student's t-distribution with
-    Satterthwaite's degrees of freedom, from the spread over seeds at each width) contains the level.
+    The crossing is interpolated between the two neighboring widths between which the mean falls to the level for the
+    last time. The nearest further width is also used if all three lie within a factor of 1.6. A straight line is fitted
+    by least squares to the logarithms of the means against the logarithms of these widths; the crossing is where the
+    line meets the level. The 95% interval contains all widths at which the interval of the line contains the level
+    (Fieller 1954). The interval of the line uses Student's t-distribution with Satterthwaite's degrees of freedom. An
+    end that lies more than a factor of 2 beyond these widths is 0 or infinite.
 
     Args:
         widths: Widths, shape (w,).
-        values: Positive values at w widths for s seeds, shape (w, s). Infinite values, and NaN, count as infinite.
-        level: The level, positive.
+        values: Positive values, shape (w, s), for s seeds. NaN counts as infinite.
+        level: The level, positive, in the units of the values.
 
     Returns:
         The crossing. All fields are NaN if the mean does not fall to the level between two neighboring widths that are
-        within a factor of 1.6.
+        within a factor of 1.6. `low` and `high` are NaN if there is only one seed.
 
     Raises:
         ValueError: If the widths are not distinct positive numbers, if the values do not match the widths, or if the
@@ -94,22 +96,22 @@ def crossing(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"], le
 def predict_crossing(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"], level: float) -> Crossing:
     """Predict the width at which the mean over seeds falls to a level, from narrower widths.
 
-    Gaps between networks and their kernels are not power laws at the widths that can be trained: the local exponent
-    changes with the width, and a straight line through the logarithms leads to widths that are wrong by up to a factor
-    of 2. Therefore, two families are fitted to the five largest widths. The first is a m^p (1 + b m^(-1/2)), as in
-    `lazynet.theory.fit_correction`. The second is a parabola in the logarithms that does not bend upward: its
-    curvature has a normal prior distribution around zero, restricted to negative values. Each fit is repeated with
-    random errors of the means, whose size follows from the spread over seeds. The interval contains the 95% intervals
-    of both families, and the width is the geometric mean of their medians.
+    Gaps between networks and their kernels are not power laws at the widths that can be trained, and a width predicted
+    by a power law can be wrong by a factor of up to 2. Therefore, two families are fitted to the five largest widths: a
+    m^p (1 + b m^(-1/2)), as in `lazynet.theory.fit_correction`; and a parabola in the logarithms whose curvature is at
+    most zero and has a half-normal prior. Random errors of the means, drawn according to the spread over seeds, give a
+    distribution of crossings for each family. The prediction is the geometric mean of the two medians, and the interval
+    covers both 95% intervals.
 
     Args:
-        widths: Widths, shape (w,). With two or three widths, a straight line is used.
-        values: Positive values at w widths for s seeds, shape (w, s).
-        level: The level, positive. It may also be reached at one of the widths.
+        widths: Widths, shape (w,). With two or three widths, a power law is fitted instead.
+        values: Positive values, shape (w, s), for s seeds. NaN counts as infinite.
+        level: The level, positive, in the units of the values. The mean may already reach it at one of the widths.
 
     Returns:
-        The predicted crossing. All fields are NaN if there are fewer than two widths, or if a mean is not positive
-        and finite.
+        The predicted crossing, infinite if it is more than 10^6 times the largest width. All fields are NaN if there
+        are fewer than two widths, or if a mean is not positive and finite. `low` and `high` are NaN if there is only
+        one seed.
 
     Raises:
         ValueError: If the widths are not distinct positive numbers, if the values do not match the widths, or if the
@@ -152,7 +154,7 @@ def _on_line(widths: np.ndarray, values: np.ndarray, level: float, reach: float)
         widths: At least two widths in ascending order.
         values: Values at w widths for s seeds, with positive and finite means.
         level: The level.
-        reach: Factor up to which the crossing is searched beyond the widths.
+        reach: Factor by which the search for the interval extends beyond the widths.
     """
     x, logs = np.log(widths), np.log(values.mean(axis=1) / level)
     center = x.mean()
@@ -200,10 +202,16 @@ def _parabola(
         # The variances are estimates, so the errors follow Student's t-distribution.
         draws *= np.sqrt(degrees / random.chisquare(degrees, DRAWS))[:, None]
     b0, b1, b2 = (center + draws).T
-    b0, b1, b2 = (each[b2 <= 0] for each in (b0, b1, b2))
+    bends_down = b2 <= 0
+    if bends_down.sum() < FEWEST_DRAWS:
+        # The means clearly bend upward. Condition the posterior distribution on a curvature of zero.
+        b0, b1 = (b - covariance[i, 2] / covariance[2, 2] * b2 for i, b in enumerate((b0, b1)))
+        b2 = np.zeros_like(b2)
+    else:
+        b0, b1, b2 = b0[bends_down], b1[bends_down], b2[bends_down]
     with np.errstate(invalid="ignore", divide="ignore"):
         at = 2 * b0 / (-b1 + np.sqrt(b1**2 - 4 * b2 * b0))
-    # The logarithm has no root if the whole parabola is below the level.
+    # There is no root if the whole parabola lies below the level.
     at = np.where(np.isnan(at), -np.inf, at)
     return widths[-1] * np.exp(np.where(at > np.log(FARTHEST), np.inf, at))
 
@@ -211,10 +219,10 @@ def _parabola(
 def _corrected(
     widths: np.ndarray, logs: np.ndarray, variances: np.ndarray, degrees: int, random: np.random.Generator
 ) -> np.ndarray:
-    """Return random draws of the width at which a m^p (1 + b m^(-1/2)) crosses 1.
+    """Return random draws of the width at which a m^p (1 + b m^(-1/2)) equals the level.
 
-    As in `fit_correction`, among fits that agree about equally well with the means, the one with the smallest
-    correction is chosen.
+    Among fits that agree about equally well with the means, the one with the smallest correction is chosen, as in
+    `fit_correction`.
     """
     noise = random.standard_normal((CORRECTED_DRAWS, len(widths)))
     if degrees:
@@ -226,9 +234,9 @@ def _corrected(
     columns = np.stack([np.ones_like(x), x], axis=-1)
     orthonormal = np.linalg.qr(columns)[0]
     residuals = np.eye(len(x)) - orthonormal @ orthonormal.T
-    of_draws, of_corrections = draws @ residuals, corrections @ residuals
-    squares = np.sum(of_corrections**2, axis=1) - 2 * of_draws @ of_corrections.T
-    squares += np.sum(of_draws**2, axis=1)[:, None]
+    draw_residuals, correction_residuals = draws @ residuals, corrections @ residuals
+    squares = np.sum(correction_residuals**2, axis=1) - 2 * draw_residuals @ correction_residuals.T
+    squares += np.sum(draw_residuals**2, axis=1)[:, None]
     edges = np.pad(squares, ((0, 0), (1, 1)), constant_values=np.inf)
     lowest = (squares <= edges[:, :-2]) & (squares <= edges[:, 2:])
     close = squares <= squares.min(axis=1, keepdims=True) + 4 * np.mean(variances)

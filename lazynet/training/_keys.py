@@ -79,10 +79,10 @@ def epoch_order(key: Array, epoch: Array, n: int) -> Array:
 
 @entry
 def batch_order(width: int, seed: int, n: int, batch_size: int, steps: int) -> np.ndarray:
-    """Return the examples in each step's mini-batch for a member of a sweep.
+    """Return the examples in each mini-batch on which a sweep trains a member.
 
-    In each epoch, the examples are permuted at random and divided into batches; the last n mod B examples are left out
-    of that epoch. The order depends on the width and the seed, but not on other settings.
+    In each epoch, the examples are permuted at random and divided into batches; the last n mod B examples of the
+    permutation are not used in that epoch. The order depends on the width and the seed, but not on other settings.
 
     Args:
         width: Number of units, m.
@@ -95,7 +95,8 @@ def batch_order(width: int, seed: int, n: int, batch_size: int, steps: int) -> n
         Indices of the examples as int32, shape (steps, B), as `lazynet.kernel_descent` expects them.
 
     Raises:
-        ValueError: If an argument is not an integer, or is too small or too large.
+        ValueError: If an argument is not an integer or is outside its allowed range, or if the result does not fit in
+            memory.
 
     >>> import lazynet as lz
     >>> lz.batch_order(64, seed=0, n=8, batch_size=4, steps=2).shape

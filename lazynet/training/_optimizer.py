@@ -48,10 +48,10 @@ class Optimizer:
         weight_decay: Factor w in the term w theta that is added to the gradient before the momentum is applied. For
             "adamw" and "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for
             "lion" and to 0 for other optimizers.
-        ridge: Factor beta in the penalty 1/2 beta ||theta - theta_0||^2, which pulls the parameters towards their
-            initial values. It is added to the sum of the losses over examples (or to their mean, for losses that
-            average), is not scaled in mini-batches, and is not part of the recorded losses. Its gradient is added
-            before the momentum is applied.
+        ridge: Coefficient beta of the penalty 1/2 beta ||theta - theta_0||^2, which pulls the parameters toward their
+            initial values. The penalty is added to the sum of the losses over examples, or to their mean if the loss is
+            a mean. It is not rescaled in mini-batches, and recorded losses do not include it. Its gradient is added
+            before momentum is applied. Not allowed for "flow".
         schedule: Function that maps the step number to a factor that multiplies the learning rate; JAX must be able to
             trace the function.
         stepper: Algorithm that computes a step: "auto" for the fastest algorithm, or "autodiff", "hidden",
@@ -113,7 +113,7 @@ class Optimizer:
 
     @property
     def is_linear(self) -> bool:
-        """True if theta - theta_0 is a linear function of the gradients so far, so that kernels can follow training."""
+        """True for descent at a constant rate without weight decay, possibly with momentum and a ridge."""
         return self.name == "sgd" and not self.weight_decay and self.schedule is None
 
     def __call__(self, learning_rate: float | Array) -> optax.GradientTransformation:

@@ -27,7 +27,7 @@ def is_plain_descent(loss: Loss, optimizer: UpdateRule, batch_size: int | None) 
 
 
 def is_followed(optimizer: UpdateRule) -> bool:
-    """Return whether a kernel can follow training with an optimizer, for any loss and any batches.
+    """Return whether kernel descent can predict training with an optimizer, for any loss and any mini-batches.
 
     Args:
         optimizer: A `lazynet.Optimizer`, or a function of the learning rate that returns an optax optimizer.

@@ -29,6 +29,7 @@ def modes():
 
 RESULTS = {
     "sweep": lambda: lz.sweep(NETWORK, DATA, [8], 2, 5, progress=False),
+    "forecast": lambda: lz.forecast(NETWORK, DATA, [8], 2, 5, progress=False),
     "infinite_width": lambda: lz.infinite_width(NETWORK, DATA, steps=50, progress=False),
     "laziness_map": lambda: lz.laziness_map(NETWORK, DATA, [8], [0.1, 10.0], 2, steps=50, change=1e-9, progress=False),
     "line_ensemble": lambda: lz.line_ensemble(
@@ -59,10 +60,12 @@ def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind
     with xr.open_dataset(tmp_path / "result.nc", engine="h5netcdf") as back:
         xr.testing.assert_identical(back.load().drop_attrs(deep=False), result.drop_attrs(deep=False))
         lz.plot(back).draw_without_rendering()
-    if kind in ("sweep", "required_width"):
-        assert bool(lz.verify(result).levels) == (kind == "sweep")
+    if kind in ("sweep", "forecast", "required_width"):
+        assert bool(lz.verify(result).levels) == (kind != "required_width")
         return
-    with pytest.raises(ValueError, match=r"^result must be of a kind that has a verdict \(sweep, required_width\)"):
+    with pytest.raises(
+        ValueError, match=r"^result must be of a kind that has a verdict \(sweep, forecast, required_width\)"
+    ):
         lz.verify(result)
     verdict = lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(8,), seeds=1)
     with pytest.raises(ValueError, match=r"^verdict must be None"):
@@ -73,7 +76,9 @@ def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind
 @pytest.mark.parametrize("function", [lz.verify, lz.plot])
 def test_results_of_no_known_kind_are_refused(function, attrs):
     result = xr.Dataset({"train_loss": ("step", np.ones(3))}, attrs=attrs)
-    with pytest.raises(ValueError, match="must be one of sweep, infinite_width, laziness_map, line_ensemble, mode_"):
+    with pytest.raises(
+        ValueError, match="must be one of sweep, forecast, infinite_width, laziness_map, line_ensemble, mode_"
+    ):
         function(result)
 
 

@@ -163,7 +163,17 @@ def test_unknown_row():
 def test_json_has_all_of_it():
     verdict = lz.verify(made(activation_flips=power(-0.25)).isel(seed=[0, 1]))
     record = json.loads(verdict.to_json())
-    assert set(record) == {"rows", "inequalities", "levels", "band", "widths", "seeds", "diverged", "passed"} | {
+    assert set(record) == {
+        "rows",
+        "inequalities",
+        "levels",
+        "band",
+        "widths",
+        "seeds",
+        "diverged",
+        "forecasts",
+        "passed",
+    } | {
         "regimes",
         "tolerance",
         "steps",

@@ -41,10 +41,10 @@ def test_the_ends_of_the_interval_are_where_the_interval_of_the_line_meets_the_l
 
 def test_the_closest_third_width_takes_part_if_all_three_are_near():
     widths, means = np.array([1000, 3000, 3600, 4500, 9000]), np.array([0.04, 0.013, 0.011, 0.0092, 0.005])
-    three, others = slice(1, 4), [0, 1, 2, 3, 4]
+    three = slice(1, 4)
     line = np.polyfit(np.log(widths[three]), np.log(means[three]), 1)
     expected = np.exp((np.log(0.01) - line[1]) / line[0])
-    assert crossing(widths[others], means[others][:, None], 0.01).width == pytest.approx(expected, rel=1e-9)
+    assert crossing(widths, means[:, None], 0.01).width == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("widths", [[1000, 1700], [1000], [1000, 1200]])
@@ -53,7 +53,7 @@ def test_widths_that_are_far_apart_or_on_one_side_have_no_crossing(widths):
     assert np.isnan(crossing(np.array(widths), means[:, None], 0.01)).all()
 
 
-def test_diverged_networks_make_no_crossing():
+def test_diverged_networks_have_no_crossing():
     values = np.array([[np.nan, 0.02], [0.009, 0.009]])
     assert np.isnan(crossing(np.array([1000, 1200]), values, 0.01)).all()
     assert np.isnan(predict_crossing(np.array([10, 20, 40, 80]), np.full((4, 2), np.inf), 0.01)).all()
@@ -90,7 +90,7 @@ def test_predicted_intervals_contain_the_crossing(gap):
 def test_without_noise_a_power_law_is_extrapolated_exactly_by_both_families():
     values = 2.0 * PILOTS[:, None] ** -0.5 * np.ones((1, 3))
     found = predict_crossing(PILOTS, values, level=0.02)
-    # The parabola may bend downward even without noise, because it is not exact at the narrower widths.
+    # The parabola may bend downward even without noise, because it is allowed an error at the narrower widths.
     assert found.low < found.width <= 10_000 * 1.001
     assert found.high == pytest.approx(10_000, rel=0.01)
     assert fit_correction(PILOTS, values).at(found.high) == pytest.approx(0.02, rel=0.01)
@@ -112,6 +112,22 @@ def test_two_or_three_widths_are_extrapolated_by_a_line():
     assert found.low < 1600 < found.high
     assert predict_crossing(widths, 2.0 * widths[:, None] ** -0.5, 0.05).width == pytest.approx(1600)
     assert np.isnan(predict_crossing(widths[:1], np.ones((1, 4)), 0.05)).all()
+
+
+def test_a_gap_that_levels_off_is_extrapolated_by_a_line_in_place_of_a_parabola():
+    means = 0.05 + 10.0 / PILOTS
+    found = predict_crossing(PILOTS, noisy(np.random.default_rng(7), PILOTS, means, spread=0.002), 0.04)
+    # A power law through the two largest widths, whose errors are smallest, reaches the level later than 8192.
+    assert 4096 < found.low < found.width < found.high
+
+
+def test_ends_of_intervals_may_be_unbounded():
+    widths = np.array([3000, 3600])
+    found = crossing(widths, noisy(np.random.default_rng(8), widths, np.array([0.0101, 0.0099]), spread=0.5), 0.01)
+    if np.isfinite(found.width):
+        assert found.low == 0 or np.isinf(found.high)
+    wide = crossing(widths, np.array([[0.011, 0.0095], [0.012, 0.0075]]), 0.01)
+    assert (wide.low, wide.high) == (0.0, np.inf)
 
 
 def test_a_gap_that_does_not_fall_crosses_nowhere():

@@ -3,35 +3,37 @@
 from math import isfinite, isnan
 from typing import Any
 
+from lazynet.arguments import described
 from lazynet.studies.sweep import Verdict
 from lazynet.studies.sweep._points import ordered
 from lazynet.studies.sweep._regime import PREDICTIONS, WidthRegime, interval_text, regimes, two_digits
-from lazynet.theory._crossings import Crossing
+from lazynet.studies.sweep._verdict import BAND
+from lazynet.theory import Crossing
 from lazynet.typing import Result
 
 
 def regimes_of(result: Result) -> tuple[WidthRegime, ...]:
-    """Return the regimes of the trained widths for the prediction that the result is about, narrowest width first."""
+    """Return the regime of each trained width for the prediction in the attribute `of`, in ascending order."""
     result = ordered(result)
     return tuple(row for row in regimes(result, result.attrs["tolerance"]) if row.prediction == result.attrs["of"])
 
 
 def verify_required_width(
-    result: Result, tolerance: float | None = None, *, band: float | None = None, corrections: bool = False
+    result: Result, tolerance: float | None = None, *, band: float = BAND, corrections: bool = False
 ) -> Verdict:
     """Return the answer and the regime of each trained width; see `lazynet.verify`."""
-    for name, given in (("tolerance", tolerance is not None), ("corrections", corrections is not False)):
-        if given:
+    for name, value, default in (("tolerance", tolerance, None), ("corrections", corrections, False)):
+        if value is not default:
             raise ValueError(
                 f"{name} must be omitted for a result of lazynet.required_width, whose tolerance is "
-                f"{result.attrs['tolerance']:g}."
+                f"{result.attrs['tolerance']:g}, got {described(value)}."
             )
     rows = regimes_of(result)
     return Verdict(
         rows=(),
         inequalities=(),
         levels={},
-        band=0.1,
+        band=band,
         widths=tuple(row.width for row in rows),
         seeds=result.sizes["seed"],
         regimes=rows,
@@ -48,10 +50,10 @@ def width_record(result: Result) -> dict[str, Any]:
         result: Result of `lazynet.required_width`.
 
     Returns:
-        A dictionary with the required width, or None if it was not verified; the predicted width, with the ends `low`
-        and `high` of its interval; whether the required width was verified; `gap`, the mean over seeds of the largest
-        gap at this width; the crossing with its interval; the tolerance; the prediction that networks follow; the
-        number of steps; and the answer in words. Numbers that are undefined or infinite are None.
+        A dictionary with `width`, the required width (None if no width was verified); `predicted`, `low` and `high`,
+        the predicted crossing and the ends of its 95% interval; `verified`; `gap`, the mean over seeds of the largest
+        gap at the required width; `crossing`, `crossing_low` and `crossing_high`; `tolerance`, `of`, `steps` and
+        `answer`. Numbers that are undefined or infinite are None.
     """
 
     def number(name: str) -> float | None:
@@ -87,23 +89,28 @@ def answer_of(result: Result) -> str:
     if not isnan(float(result.required_width)):
         row = next(row for row in rows if row.width == int(result.required_width))
         level = f"{two_digits(100 * row.supremum)}%{interval_text(row)}"
-        widest = f" and verified up to width {rows[-1].width}" if rows[-1].width > row.width else ""
-        sentences = [f"Over {steps} steps the network follows {to} from width {row.width} on: to {level}{widest}."]
+        widest = f" (verified up to width {rows[-1].width})" if rows[-1].width > row.width else ""
+        sentences = [
+            f"Over {steps} steps the network follows {to} from width {row.width} on{widest}; at width {row.width} to "
+            f"{level}."
+        ]
         if isfinite(crossing := float(result.crossing)):
             ends = float(result.crossing_low), float(result.crossing_high)
-            sentences.append(f"The gap falls to the tolerance at width {near(Crossing(crossing, *ends))}.")
+            sentences.append(f"The mean gap equals the tolerance at width {crossing_text(Crossing(crossing, *ends))}.")
         if isfinite(predicted.width):
-            sentences.append(f"The predicted width was {near(predicted)}, from widths up to {pilots[-1]}.")
+            sentences.append(f"From widths up to {pilots[-1]}, {crossing_text(predicted)} was predicted.")
         elif row is rows[0]:
             sentences.append("No narrower width was trained.")
         return " ".join(sentences)
     if not isnan(predicted.width):
-        claim = f"Over {steps} steps the network is predicted to follow {to} from about width {near(predicted)} on"
+        claim = (
+            f"Over {steps} steps the network is predicted to follow {to} from about width {crossing_text(predicted)} on"
+        )
         return f"{claim}. This is not verified, because {reason}."
     return f"No width is predicted for which the network follows {to} over {steps} steps, because {reason}."
 
 
-def near(crossing: Crossing) -> str:
-    """Return a width and its interval, rounded to three digits."""
-    width, low, high = (str(int(float(f"{value:.3g}"))) if isfinite(value) else "inf" for value in crossing)
+def crossing_text(crossing: Crossing) -> str:
+    """Return a width and its interval as text, with three significant digits."""
+    width, low, high = (str(int(float(f"{value:.3g}"))) if isfinite(value) else f"{value:g}" for value in crossing)
     return f"{width} [{low}, {high}]"

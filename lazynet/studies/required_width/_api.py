@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.arguments import check_choice, check_count
+from lazynet.arguments import check_choice, check_count, check_sequence
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, Store, as_run_folder, open_store, result_files, run, write_file
 from lazynet.experiment import (
@@ -32,15 +32,16 @@ from lazynet.hosts import agreed, is_first, together
 from lazynet.kernels import analytic_kernel
 from lazynet.losses import Loss
 from lazynet.measures import label_result
-from lazynet.networks import GivenNetwork, Scale
+from lazynet.networks import GivenNetwork, Scale, at_width
 from lazynet.programs import entry
 from lazynet.studies._parts import Parts
-from lazynet.studies.required_width._answer import near, regimes_of
+from lazynet.studies.required_width._answer import crossing_text, regimes_of
 from lazynet.studies.required_width._quantities import COORDINATES, MEASURED
 from lazynet.studies.required_width._search import Goal, first_lazy, next_width
-from lazynet.studies.sweep import SweepStudy, check_tolerance
+from lazynet.studies.sweep import SweepStudy, check_tolerance, scaling_of
+from lazynet.studies.sweep._points import ordered
 from lazynet.studies.sweep._regime import PREDICTIONS, WidthRegime, suprema
-from lazynet.theory import Crossing, crossing, fit_exponent, predict_crossing
+from lazynet.theory import Crossing, crossing, fit_exponent, predict_crossing, predicted_exponents
 from lazynet.training import AnyOptimizer
 from lazynet.typing import MaybeNone, Result
 
@@ -50,7 +51,7 @@ PILOTS = (64, 128, 256, 512, 1024, 2048)
 MAX_WIDTH = 16384
 # Largest number of widths that are trained after the prediction.
 MOST_TRAINED = 8
-# The gap counts as falling if its width exponent is below this value, fitted to this number of widths.
+# The gap counts as falling if the exponent fitted to the RECENT widest pilots is below FALLING.
 FALLING, RECENT = -0.1, 3
 
 
@@ -59,16 +60,16 @@ class Search:
     """The settings of a search for the required width.
 
     Attributes:
-        goal: What to look for.
+        goal: Tolerance, prediction and largest width of the search.
         network: The family of networks.
         data: The data.
         seeds: The seeds.
         training: How networks are trained and measured.
         pilots: The widths from which the crossing is predicted, in ascending order.
         learning_rate: The learning rate, or None for the default.
-        parts: The folder in which to store one sweep per subfolder.
+        parts: Folder of the search, with one subfolder for each width.
         progress: Whether to show progress on a terminal.
-        references: The infinite-width kernels, shared by all sweeps.
+        references: Kernels and inputs shared by all sweeps.
     """
 
     goal: Goal
@@ -92,7 +93,7 @@ class Search:
         return self.spec(self.pilots, self.learning_rate)
 
     def base_rate(self) -> float:
-        """Return the learning rate at the largest pilot width, from which the rates at all widths follow."""
+        """Return the learning rate at the largest pilot width."""
         return self.references.rates(self.pilot_spec.points[0], self.pilots)[self.pilots[-1]]
 
     def rate(self, base: float, width: int) -> float:
@@ -103,12 +104,12 @@ class Search:
             width: Number of hidden units.
         """
         if self.learning_rate is not None:
-            return self.references.rates(self.spec([width], self.learning_rate).points[0], [width])[width]
+            return at_width(self.learning_rate, width)
         relative = relative_rates(self.network, (self.pilots[-1], width))
         return base * relative[width] / relative[self.pilots[-1]]
 
     def train(self, width: int, rate: float) -> Result | None:
-        """Train networks of one width; the result is None in all processes but the first.
+        """Train networks of one width, and return their measurements, or None in all processes but the first.
 
         Args:
             width: Number of hidden units.
@@ -138,7 +139,7 @@ def required_width(
     seeds: int | Sequence[int] = 8,
     steps: int = 1000,
     *,
-    pilots: Sequence[int] = PILOTS,
+    pilots: Sequence[int] | None = None,
     max_width: int = MAX_WIDTH,
     learning_rate: Scale | None = None,
     loss: str | Loss = "squared",
@@ -148,18 +149,20 @@ def required_width(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Result | MaybeNone:
-    """Find the width from which on networks follow a prediction to a tolerance: predict it, then verify it.
+    """Find the width at which networks begin to follow a prediction to within a tolerance: predict it, then verify it.
 
-    First, networks with the widths in `pilots` are trained, in ascending order, until a width is lazy in the sense of
-    `lazynet.verify`. From these, the width at which the mean gap falls to the tolerance is predicted, with a 95%
-    interval (see `lazynet.theory.predict_crossing`), and the prediction is stored. Then, networks with widths near the
-    predicted width are trained, up to `max_width`, until the required width is known: the smallest trained width such
-    that it and all larger trained widths are lazy. The crossing, at which the mean gap equals the tolerance, is
-    measured between trained widths (see `lazynet.theory.crossing`). The required width is larger than the crossing,
-    because the whole interval of the mean must be within the tolerance.
+    First, the pilots are trained: networks with the widths in `pilots`, in ascending order, up to the first width that
+    is lazy in the sense of `lazynet.verify`. From the pilots, the crossing is predicted, the width at which the mean
+    over seeds of the largest gap equals the tolerance, with a 95% interval (see `lazynet.theory.predict_crossing`). The
+    prediction is stored before wider networks are trained. Then, networks near the predicted width are trained, up to
+    `max_width` and at most eight more widths, to find the required width: the smallest trained width such that it and
+    all larger trained widths are lazy. The crossing is also measured between trained widths (see
+    `lazynet.theory.crossing`). The required width is at least the crossing, because the whole interval of the mean must
+    lie within the tolerance.
 
-    All networks are trained with the same learning rate, or with rates that scale as the parametrization prescribes.
-    Because gaps can grow with further training, the required width belongs to the given number of steps.
+    By default, all networks are trained with the same learning rate, or with rates that scale with the width as the
+    parametrization prescribes. Gaps can grow with further training, so the required width holds only for the given
+    number of steps.
 
     Args:
         network: The family of networks; its own width is replaced.
@@ -169,31 +172,37 @@ def required_width(
             to the prediction of the analytic kernel.
         seeds: A list of at least two seeds, or an integer s for the seeds 0, ..., s - 1.
         steps: Number of training steps.
-        pilots: Widths from which the required width is predicted. The prediction uses the five largest ones; with fewer
-            than four, the required width is predicted by a power law.
+        pilots: Pilot widths, at most `max_width`. The prediction uses the five largest, and a power law if there are
+            fewer than four. Defaults to 64, 128, 256, 512, 1024 and 2048, as far as they are at most `max_width`.
         max_width: Largest width that may be trained. If the predicted width is larger, it is not verified.
-        learning_rate: Learning rate eta, either a number that applies to all widths or a function of the width.
-            Defaults to the default of `lazynet.sweep` for the widths in `pilots`.
-        loss: As in `lazynet.sweep`.
-        optimizer: As in `lazynet.sweep`.
-        batch_size: As in `lazynet.sweep`.
+        learning_rate: Learning rate eta, either a number that applies to all widths or a function of the width. By
+            default, the rate that `lazynet.sweep` chooses for the widths in `pilots`.
+        loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
+        optimizer: The name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
+            optax optimizer.
+        batch_size: Number of examples per batch; defaults to the full batch.
         dtype: Dtype used for training, "float32" or "float64".
         out: A new folder, or a `lazynet.RunFolder`. The folder contains settings.json, result.nc, the prediction, and a
-            subfolder for the sweep at each width. A search can be resumed with a different `tolerance`, `of` or
-            `max_width`; the networks that have already been trained are used again. A search has no shards.
+            subfolder for the sweep at each width. A search in the same folder with a different `tolerance`, `of` or
+            `max_width` reuses the trained networks and replaces the result. `out.shard` must be None, because the
+            widths to train depend on earlier results.
         progress: Whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset`, or None on a host other than the first. It contains all measurements of the trained
-        networks, as in a sweep; `pilot`, which tells from which widths the prediction was made; `required_width`, which
-        is NaN if no width was verified; `predicted_width` and `crossing`, with the ends of their 95% intervals. The
-        attributes include the tolerance, `of`, and the reason why no width was predicted or verified (empty if there is
-        none). `lazynet.verify(result).answer` states the outcome in words.
+        An `xarray.Dataset`, or None on a host other than the first. It contains the measurements of a sweep, with the
+        dimensions width, seed and step; `pilot`, with the dimension width, which is 1 for pilots and 0 for widths
+        trained later; and, as numbers of hidden units, `required_width` (NaN if no width was verified),
+        `predicted_width`, which is the predicted crossing, and `crossing`, with `_low` and `_high` for the ends of
+        their 95% intervals. Its attributes include `tolerance`, `of` and `reason`, the reason why no width was
+        predicted or verified (empty if one was verified). `lazynet.verify(result).answer` states the outcome in words.
 
     Raises:
         ValueError: If an argument is invalid, if `out` contains a different study, or if another process is using
             `out`. The error is raised before any work starts.
         TimeoutError: If the time limit of `out` expires; the search can be resumed.
+
+    Warns:
+        UserWarning: If the learning rate is above the stability limit, or if a stored prediction is damaged.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -230,7 +239,7 @@ def make_search(
     seeds: int | Sequence[int],
     steps: int,
     *,
-    pilots: Sequence[int],
+    pilots: Sequence[int] | None,
     max_width: int,
     learning_rate: Scale | None,
     loss: str | Loss = "squared",
@@ -263,7 +272,7 @@ def make_search(
         The settings.
 
     Raises:
-        ValueError: If an argument is invalid, or if the pilots do not fit in memory.
+        ValueError: If an argument is invalid.
     """
     training = make_training(
         steps,
@@ -276,27 +285,32 @@ def make_search(
     )
     check_choice("of", of, PREDICTIONS)
     goal = Goal(check_tolerance(tolerance), of, check_count("max_width", max_width))
-    ordered, members = check_widths(pilots, network, learning_rate), check_seeds(seeds)
+    members = check_seeds(seeds)
     if len(members) < 2:
-        raise ValueError("seeds must contain at least two seeds, because one seed gives no interval.")
-    trained = tuple(width for width in ordered if width <= goal.max_width)
-    if not trained:
-        raise ValueError(f"max_width must be at least {ordered[0]}, the smallest pilot width, got {goal.max_width}.")
+        raise ValueError(f"seeds must contain at least two seeds, got {len(members)}. A single seed gives no interval.")
+    if pilots is None:
+        pilots = [width for width in PILOTS if width <= goal.max_width]
+        if not pilots:
+            raise ValueError(f"max_width must be at least {PILOTS[0]} unless pilots are given, got {goal.max_width}.")
+    elif not len(check_sequence("pilots", pilots, "positive integers")):
+        raise ValueError("pilots must contain at least one width, got an empty list.")
+    ordered = check_widths(pilots, network, learning_rate)
+    if ordered[-1] > goal.max_width:
+        raise ValueError(f"max_width must be at least {ordered[-1]}, the largest pilot width, got {goal.max_width}.")
     if folder is not None and folder.shard is not None:
-        raise ValueError("out must have no shard, because the widths to train depend on earlier results.")
-    if folder is not None and is_first():
-        folder.check()
+        raise ValueError(f"out.shard must be None, got {folder.shard}. The widths to train depend on earlier results.")
     parts = Parts.starting_now(folder)
-    search = Search(goal, network, data, members, training, trained, learning_rate, parts, progress, References())
+    search = Search(goal, network, data, members, training, ordered, learning_rate, parts, progress, References())
     if of == "infinite_width":
         if analytic_kernel(network) is None:
-            raise ValueError("of must be 'linearization' for a network without analytic kernel, got 'infinite_width'.")
+            raise ValueError(
+                "of must be 'linearization' for a network without an analytic kernel, got 'infinite_width'."
+            )
         if not training.followed:
             raise ValueError(
-                "of must be 'linearization' unless networks are trained by gradient descent at a constant learning "
-                "rate, got 'infinite_width'."
+                "of must be 'linearization' unless the optimizer is 'sgd' without weight decay and schedule, got "
+                "'infinite_width'."
             )
-    check_memory_of(search.pilot_spec)
     return search
 
 
@@ -310,10 +324,15 @@ def run_search(search: Search) -> Result | None:
         The result, or None on a host other than the first.
 
     Raises:
-        ValueError: If the folder contains a different study, or if another process is using it.
+        ValueError: If the folder contains a different study, if another process is using it, or if the pilots do not
+            fit in memory.
         TimeoutError: If the time limit expires.
     """
     folder = search.parts.folder
+    with together():
+        if folder is not None and is_first():
+            folder.check()
+        check_memory_of(search.pilot_spec)
     with ExitStack() as stack:
         store = None
         with together():
@@ -323,10 +342,10 @@ def run_search(search: Search) -> Result | None:
             base = (store and store.record.get("learning_rate")) or search.base_rate()
             if store is not None:
                 store.begin({"learning_rate": base}, [])
-        return _searched(search, agreed(base), store)
+        return _search_widths(search, agreed(base), store)
 
 
-def _searched(search: Search, base: float, store: Store | None) -> Result | None:
+def _search_widths(search: Search, base: float, store: Store | None) -> Result | None:
     """Train widths until the required width is known, and return the result."""
     goal = search.goal
     found: list[Result] = []
@@ -380,7 +399,7 @@ def _joined(found: list[Result]) -> Result:
 
 
 def _predicted(result: Result) -> tuple[Crossing, str]:
-    """Return the predicted crossing, and the reason if there can be none (or an empty string)."""
+    """Return the predicted crossing, and the reason if no crossing can be predicted (otherwise an empty string)."""
     rows, values = regimes_of(result), suprema(result, result.attrs["of"])
     unknown = Crossing(np.nan, np.nan, np.nan)
     if rows[0].status == "lazy":
@@ -392,31 +411,42 @@ def _predicted(result: Result) -> tuple[Crossing, str]:
     if not len(widths):
         return unknown, f"networks of width {rows[-1].width} or their predictions diverged"
     if len(widths) < 2:
-        return unknown, f"only pilots of width {widths[0]} are available, and a prediction needs two widths"
+        return unknown, f"only one pilot, of width {widths[0]}, can be used, and a prediction needs at least two"
     predicted, lazy = predict_crossing(widths, values, result.attrs["tolerance"]), rows[-1].status == "lazy"
     fit, recent = fit_exponent(widths[-RECENT:], values[-RECENT:]), widths[-RECENT:]
     interval = f"{fit.exponent:.2f} [{fit.low:.2f}, {fit.high:.2f}]"
     level = f"between widths {recent[0]} and {recent[-1]}, its width exponent is {interval}"
+    in_theory = _exponent_in_theory(result)
+    if not lazy and in_theory is not None and in_theory > FALLING:
+        return unknown, f"theory predicts that the gap does not fall with the width; {level}"
     if not lazy and not fit.exponent < FALLING:
         return unknown, f"the gap does not fall with the width: {level}"
     if not lazy and math.isinf(predicted.high) and not fit.high < 0:
         return unknown, f"the pilots do not show that the gap falls with the width: {level}"
     if math.isinf(predicted.width):
-        return unknown, "no fit to the gaps falls to the tolerance"
+        return unknown, f"the gap falls too slowly to reach the tolerance: {level}"
     return predicted, ""
 
 
+def _exponent_in_theory(result: Result) -> float | None:
+    """Return the predicted width exponent of the gap, or None if theory predicts none."""
+    scaling = scaling_of(ordered(result))
+    gap = f"{PREDICTIONS[result.attrs['of']].gap}_train"
+    predictions = [] if scaling is None else predicted_exponents(scaling)
+    return next((prediction.exponent for prediction in predictions if prediction.quantity == gap), None)
+
+
 def _stored(store: Store | None, predicted: Crossing, goal: Goal, widths: list[int]) -> Crossing:
-    """Store a prediction before wider networks are trained, and return the prediction that was stored first."""
+    """Store a prediction, and return the stored one if an earlier run has already stored one."""
     if store is None:
         return predicted
-    file = store.path / f"prediction-{goal.of}-{goal.tolerance:g}.json"
+    file = store.path / f"prediction-{goal.of}-{goal.tolerance!r}.json"
     if file.exists():
         try:
             return Crossing(*(float(json.loads(file.read_text())[name]) for name in Crossing._fields))
         except (ValueError, KeyError, TypeError):
             warnings.warn(f"{file.name} in {str(store.path)!r} is damaged and will be replaced.", stacklevel=4)
-    # JSON has no NaN and no infinity, so these are stored as text.
+    # JSON has no NaN or infinity, so they are stored as text.
     numbers = {name: value if math.isfinite(value) else str(value) for name, value in predicted._asdict().items()}
     content = {"tolerance": goal.tolerance, "of": goal.of, "pilots": widths, **numbers}
     write_file(file, (json.dumps(content) + "\n").encode())
@@ -424,9 +454,10 @@ def _stored(store: Store | None, predicted: Crossing, goal: Goal, widths: list[i
 
 
 def _show(progress: bool, predicted: Crossing, tolerance: float) -> None:
-    """Tell a person who is watching which width is predicted."""
+    """Print the predicted width to stderr if progress is shown on a terminal."""
     if progress and sys.stderr.isatty() and math.isfinite(predicted.width):
-        print(f"The gap is predicted to fall to {100 * tolerance:g}% at width {near(predicted)}.", file=sys.stderr)
+        width = crossing_text(predicted)
+        print(f"The mean gap is predicted to fall to {100 * tolerance:g}% at width {width}.", file=sys.stderr)
 
 
 def _labeled(result: Result, search: Search, base: float, pilots: int, predicted: Crossing, reason: str) -> Result:
@@ -459,6 +490,6 @@ def _labeled(result: Result, search: Search, base: float, pilots: int, predicted
 
 def _why_not_verified(widest: WidthRegime, predicted: Crossing, max_width: int) -> str:
     if predicted.width > max_width:
-        return f"the predicted width is beyond max_width = {max_width}"
+        return f"the predicted width exceeds max_width = {max_width}"
     place = "contains" if widest.status == "undecided" else "is above"
-    return f"the interval of the largest gap at width {widest.width}, the largest one trained, {place} the tolerance"
+    return f"the 95% interval of the mean gap at width {widest.width}, the largest one trained, {place} the tolerance"

@@ -15,7 +15,7 @@ from lazynet.typing import Axes, Figure, Result
 
 
 def plot_required_width(result: Result, verdict: Verdict | None = None) -> Figure:
-    """Plot the largest gap at each trained width with the predicted and measured crossings, and the gaps over time.
+    """Plot the largest gap at each width with the predicted and measured crossings, and gaps against the step.
 
     Args:
         result: Result of `lazynet.required_width`.
@@ -57,16 +57,16 @@ def _draw_widths(axes: Axes, result: Result, verdict: Verdict) -> None:
             axes.errorbar([row.width for row in rows], means, yerr=ends, label=label, **style)
     axes.axhline(verdict.tolerance, color="black", label=f"tolerance {100 * verdict.tolerance:g}%", **THEORY)
     low, high = float(result.predicted_width_low), float(result.predicted_width_high)
-    if np.isfinite(low) and low > 0:
-        edge = high if np.isfinite(high) else 10 * low
-        axes.axvspan(low, edge, color=ORANGE, alpha=0.2, linewidth=0, label="predicted, 95% interval")
+    if np.isfinite(low):
+        left, right = max(low, float(result.width.min())), high if np.isfinite(high) else 10 * float(result.width.max())
+        axes.axvspan(left, right, color=ORANGE, alpha=0.2, linewidth=0, label="predicted, 95% interval")
     if np.isfinite(float(result.crossing)):
         axes.plot(
             float(result.crossing), verdict.tolerance, "*", color="black", markersize=13, label="measured crossing"
         )
     axes.set(xscale="log", yscale="log", xlabel="width", ylabel="largest gap / RMS of the targets")
     axes.set_title("Largest gap during training, 95% intervals")
-    axes.legend(loc="lower left")
+    axes.legend()
 
 
 def _draw_steps(axes: Axes, result: Result) -> None:

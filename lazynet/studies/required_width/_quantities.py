@@ -12,19 +12,21 @@ add(
     *(catalog()[name] for name in dict.fromkeys((*MEASURED, *COORDINATES))),
     Quantity(
         "pilot",
-        "1 if the prediction is based on this width, 0 if the width was trained later",
+        "1 if the width is a pilot, 0 if it was trained after the prediction",
         dims=("width",),
     ),
     Quantity(
         "required_width",
-        "smallest trained width such that it and all larger trained widths are lazy, or NaN if there is none",
+        "smallest trained width such that it and all larger trained widths are lazy, or NaN if no width was verified",
         "",
         dims=(),
     ),
-    Quantity("predicted_width", "width at which the gap was predicted to fall to the tolerance", "", dims=()),
+    Quantity("predicted_width", "width at which the mean gap was predicted to equal the tolerance", "", dims=()),
     Quantity("predicted_width_low", "lower end of the 95% interval of the predicted width", "", dims=()),
     Quantity("predicted_width_high", "upper end of the 95% interval of the predicted width", "", dims=()),
-    Quantity("crossing", "width at which the gap falls to the tolerance, between trained widths", "", dims=()),
+    Quantity(
+        "crossing", "width at which the mean gap equals the tolerance, measured between trained widths", "", dims=()
+    ),
     Quantity("crossing_low", "lower end of the 95% interval of the crossing", "", dims=()),
     Quantity("crossing_high", "upper end of the 95% interval of the crossing", "", dims=()),
 )

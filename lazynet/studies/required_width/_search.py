@@ -6,21 +6,22 @@ from math import exp, floor, inf, isfinite, log, log2
 from typing import NamedTuple
 
 from lazynet.studies.sweep._regime import WidthRegime
-from lazynet.theory._crossings import NEAR, Crossing
+from lazynet.theory import Crossing
+from lazynet.theory._crossings import NEAR
 
-# The search ends when the required width is less than this factor above the next smaller trained width.
+# The search ends when the required width is at most this factor times the next smaller trained width.
 CLOSE = 1.3
-# Local exponents assumed when extrapolating beyond the trained widths lie between these values.
+# Range to which local exponents are clipped in extrapolations.
 STEEPEST, FLATTEST = -1.5, -0.2
-# The widths to train are chosen this many times farther from the crossing than the intervals require, because both are
-# estimates.
+# Safety factor: when a width is chosen so that its interval lies within the tolerance, the half-width of the interval
+# is multiplied by this factor.
 RESERVE = 1.3
-# The first width below the crossing is smaller than the crossing by this factor.
+# Factor between the crossing and the first width trained below it, and the smallest step to a larger width.
 BELOW = 1.12
 
 
 class Goal(NamedTuple):
-    """What a search for the required width is looking for.
+    """Target of a search for the required width.
 
     Attributes:
         tolerance: Largest gap at which networks count as lazy, as a fraction of the RMS of the targets.
@@ -34,7 +35,7 @@ class Goal(NamedTuple):
 
 
 def first_lazy(rows: Sequence[WidthRegime]) -> int:
-    """Return the index of the smallest width such that it and all larger ones are lazy, or len(rows) if there is none.
+    """Return the index of the smallest width such that it and all larger ones are lazy, or len(rows) if none is.
 
     Args:
         rows: Regimes in ascending order of the width.
@@ -46,27 +47,27 @@ def first_lazy(rows: Sequence[WidthRegime]) -> int:
 def next_width(rows: Sequence[WidthRegime], predicted: Crossing, goal: Goal) -> int | None:
     """Return the next width to train, or None if training another width would not improve the answer.
 
-    The aim is a required width that is close to the crossing, and two trained widths on either side of the crossing
-    that are close enough together to measure it.
+    The goal is a required width close to the crossing, and trained widths on both sides of the crossing that are close
+    enough to measure it.
 
     Args:
         rows: Regimes of the trained widths, in ascending order of the width.
         predicted: The predicted crossing.
-        goal: What to look for.
+        goal: Target of the search.
     """
-    # Some families have even widths only.
+    # Some network families allow only even widths.
     most, tolerance = goal.max_width - goal.max_width % 2, goal.tolerance
     widths, first = [row.width for row in rows], first_lazy(rows)
     at, slope = _estimate(rows, predicted, tolerance)
     if first == len(rows):
         # The upper end of the interval must also be within the tolerance.
         spread = log(rows[-1].high / rows[-1].supremum) if isfinite(rows[-1].supremum) else 0.0
-        wanted = rounded(min(at * exp(RESERVE * spread / -slope), inf))
+        wanted = rounded(at * exp(RESERVE * spread / -slope))
         if wanted <= widths[-1]:
             wanted = rounded(BELOW * widths[-1])
         if wanted > most:
-            wanted = most if at <= most else 0
-        return wanted if wanted > widths[-1] else None
+            wanted = most
+        return wanted if at <= most and wanted > widths[-1] else None
     apart = _pair_around(rows, tolerance)
     if apart is not None and apart[1] > NEAR * apart[0]:
         candidate = rounded(max(at / BELOW, apart[1] / NEAR))
@@ -79,10 +80,10 @@ def next_width(rows: Sequence[WidthRegime], predicted: Crossing, goal: Goal) -> 
 
 
 def rounded(width: float) -> int:
-    """Round a width to an even number with about two significant digits: 4200 is rounded to a multiple of 128.
+    """Round a width to an even number with about two significant digits; 4200 is rounded to a multiple of 128.
 
     Args:
-        width: Positive number, possibly infinite. Infinity is rounded to 10^15.
+        width: Positive number, possibly infinite. Values above 10^15 count as 10^15.
     """
     width = min(max(width, 2.0), 1e15)
     unit = 2 ** max(1, floor(log2(width)) - 5)
@@ -90,7 +91,7 @@ def rounded(width: float) -> int:
 
 
 def _pair_around(rows: Sequence[WidthRegime], tolerance: float) -> tuple[int, int] | None:
-    """Return the neighboring widths between which the mean last falls to the tolerance, or None."""
+    """Return the neighboring widths between which the mean falls to the tolerance for the last time, or None."""
     pairs = [(a.width, b.width) for a, b in pairwise(rows) if a.supremum > tolerance >= b.supremum]
     return pairs[-1] if pairs else None
 

@@ -78,7 +78,7 @@ def sweep(
         `lazynet.measures.catalog()` describes the variables. Measurements of the networks have the dimensions width,
         seed and step; predictions for the infinite-width limit have only the dimensions on which they depend. All
         values are float64. If a network diverges, its values are NaN from its `stopped_step` onward. Variables that
-        theory provides only for some optimizers, losses or batch sizes are NaN at other points.
+        are defined only for some optimizers, losses or batch sizes are NaN at other points.
 
     Raises:
         ValueError: If an argument is invalid, if `out` contains a different study, or if another process is using
@@ -86,7 +86,7 @@ def sweep(
         TimeoutError: If the time limit of `out` expires; the sweep can be resumed.
 
     Warns:
-        UserWarning: If the learning rate exceeds 2 / lambda_max, or if the kernel is singular.
+        UserWarning: If the learning rate exceeds 2 (1 + momentum) / (lambda_max + ridge), or if the kernel is singular.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)

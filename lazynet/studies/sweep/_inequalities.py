@@ -49,8 +49,8 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     """Yield the inequalities that apply to a sweep.
 
     (i) At each snapshot, the displacement averaged over seeds is at most 1.05 times the exact displacement of the
-        linearized network. This applies to plain full-batch gradient descent on the squared loss at widths of at least
-        256, if the kernels at these widths are close to their infinite-width limits.
+        linearized network. This applies to plain full-batch gradient descent on the squared loss, at widths of at least
+        256, for families whose kernels are close to their limits at these widths.
     (ii) max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
     (iii) max_r ||w_r - w_r(0)|| <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)||, where y - u(j) is
         the network's own residual at step j.

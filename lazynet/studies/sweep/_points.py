@@ -109,7 +109,7 @@ def at_one_point(result: Result) -> Result:
             f"with result.sel({values})."
         )
     result = ordered(result)
-    # Theory describes some ways of training only, so some variables are NaN at other points.
+    # Some variables are defined only for some ways of training, and are NaN at the other points.
     absent = [
         name
         for name, quantity in catalog().items()

@@ -121,7 +121,7 @@ def regimes(result: Result, tolerance: float) -> tuple[WidthRegime, ...]:
 
 
 def suprema(result: Result, prediction: str) -> Float[np.ndarray, "w s"]:
-    """Return the supremum of each network's gap, as in `WidthRegime`, for each width and seed.
+    """Return the supremum of each network's gap, as in `WidthRegime`, shape (w, s).
 
     Args:
         result: Result of a sweep at a single point, with its coordinates in ascending order.
@@ -135,9 +135,11 @@ def suprema(result: Result, prediction: str) -> Float[np.ndarray, "w s"]:
 def running_gaps(
     result: Result, prediction: str
 ) -> tuple[Float[np.ndarray, "w s t"], Bool[np.ndarray, "w s t"]] | None:
-    """Return the running maximum of each network's gap, and whether the network was still training at each snapshot.
+    """Return the running maximum of each network's gap, and whether each snapshot counts, both of shape (w, s, t).
 
-    The result is None if the gaps to the prediction are missing.
+    Gaps are fractions of the RMS of the targets, and infinite from the step at which a network or its prediction
+    diverged. A snapshot counts if the network was still training or had diverged. The result is None if the gaps to the
+    prediction are missing.
     """
     import xarray as xr
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from lazynet.studies.sweep._forecasts import FACTOR, ForecastRow
 from lazynet.studies.sweep._inequalities import Inequality
 from lazynet.studies.sweep._regime import WidthRegime, interval_text, two_digits
 from lazynet.studies.sweep._rows import Row
@@ -103,6 +104,18 @@ def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: fl
         "",
         f"Exponents at infinite width, from fits of a m^p (1 + b m^-1/2), and seeds needed for +-{band:g}",
         *_columns([("quantity", "p", "95% interval", "b", "seeds"), *table]),
+    ]
+
+
+def forecasts_text(forecasts: Sequence[ForecastRow], width: int) -> list[str]:
+    """Return the table of forecasts as lines of text, or an empty list if there are no forecasts."""
+    if not forecasts:
+        return []
+    table = [(row.quantity, *map(_number, (row.forecast, row.measured, row.ratio)), row.status) for row in forecasts]
+    return [
+        "",
+        f"Forecasts from initial weights alone at width {width}; they hold if right to within a factor of {FACTOR:g}",
+        *_columns([("quantity", "forecast", "measured", "ratio", "status"), *table]),
     ]
 
 

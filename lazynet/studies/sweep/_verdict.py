@@ -13,6 +13,7 @@ from lazynet.arguments import check_choice, check_flag, check_number
 from lazynet.experiment import MemberStatus
 from lazynet.measures import Quantity, catalog, registered
 from lazynet.networks import LayerScaling
+from lazynet.studies.sweep._forecasts import ForecastRow, forecast_rows
 from lazynet.studies.sweep._inequalities import Inequality, inequalities
 from lazynet.studies.sweep._points import at_one_point, points, settings_of, while_training
 from lazynet.studies.sweep._regime import TOLERANCE, WidthRegime, answer_text, check_tolerance, regimes, why_no_regimes
@@ -20,6 +21,7 @@ from lazynet.studies.sweep._rows import Row, StepFit
 from lazynet.studies.sweep._table import (
     corrections_text,
     exponents_text,
+    forecasts_text,
     inequalities_text,
     levels_text,
     regimes_text,
@@ -65,6 +67,7 @@ class Verdict:
             order of the width within each.
         tolerance: The tolerance for the regimes, as a fraction of the RMS of the targets.
         steps: Number of training steps.
+        forecasts: Forecasts made from initial weights alone, and the measurements with which they are compared.
         answer: From which width on the networks follow each prediction to within the tolerance, in words, or the reason
             why there is no answer.
 
@@ -84,6 +87,7 @@ class Verdict:
     regimes: tuple[WidthRegime, ...] = ()
     tolerance: float = TOLERANCE
     steps: int = 0
+    forecasts: tuple[ForecastRow, ...] = ()
     answer: str = "No answer: the result has no predictions."
 
     @property
@@ -160,12 +164,14 @@ class Verdict:
     def __str__(self) -> str:
         """Return the answer and the tables of regimes, levels, exponents and inequalities."""
         lines = [self.answer, *regimes_text(self.regimes, self.tolerance)]
-        if not self.levels:
+        if not (self.rows or self.levels or self.inequalities):
+            # A result of `lazynet.required_width` has only regimes.
             return "\n".join(lines)
         lines += levels_text(self.levels, self.widths[-1])
         lines += ["", *exponents_text(self.rows, self.widths, self.seeds, self.band, self.diverged, self.lazy_limit)]
         lines += corrections_text(self.corrections or {}, self.seeds, self.band)
         lines += inequalities_text(self.inequalities)
+        lines += forecasts_text(self.forecasts, self.widths[-1])
         return "\n".join(lines)
 
 
@@ -198,6 +204,9 @@ def verify_sweep(
     if given and reason:
         raise ValueError(f"tolerance must be omitted, because {reason}.")
     found = () if reason else regimes(result, tolerance)
+    answer = f"No answer: {reason}." if reason else answer_text(found, tolerance, result.step.values)
+    if result.attrs.get("kind") == "forecast" and not reason:
+        answer = f"Forecast, without training: {answer[0].lower()}{answer[1:]}"
     return Verdict(
         rows=rows,
         inequalities=tuple(inequalities(result)),
@@ -210,7 +219,8 @@ def verify_sweep(
         regimes=found,
         tolerance=tolerance,
         steps=int(result.step[-1]),
-        answer=f"No answer: {reason}." if reason else answer_text(found, tolerance, result.step.values),
+        forecasts=tuple(forecast_rows(result)),
+        answer=answer,
     )
 
 

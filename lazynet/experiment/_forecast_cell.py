@@ -1,0 +1,84 @@
+"""Compute one cell of a forecast: no network is trained."""
+
+import jax
+import numpy as np
+from jax import Array
+
+from lazynet.arrays import network_rows
+from lazynet.data import Dataset
+from lazynet.experiment._cell import Cell
+from lazynet.experiment._forecast import forecast_member
+from lazynet.experiment._grid import Point
+from lazynet.experiment._members import Trained, train_polynomials
+from lazynet.experiment._record import Pack
+from lazynet.experiment._reference import References, limit_trajectory
+from lazynet.experiment._scores import gaps_between, scores
+from lazynet.kernels import narrow_products
+from lazynet.networks import Cubic, Network, traits
+from lazynet.training import NEVER, member_key, start_key
+from lazynet.typing import Variables
+
+# The Taylor polynomial that may be trained in place of kernel descent with changing kernels.
+ORDERS = (3,)
+
+
+def compute_forecast(point: Point, pack: Pack, rate: float, references: References, order: int | None) -> Cell:
+    """Forecast the training of a pack of members from their initial weights.
+
+    Args:
+        point: Point in the grid.
+        pack: Width and seeds of the members.
+        rate: Learning rate eta.
+        references: The infinite-width kernels, shared by all cells.
+        order: None to forecast the linearization gap by kernels, or 3 to train the third-order Taylor polynomial of
+            each network.
+
+    Returns:
+        The cell, with the same variables as for trained members.
+    """
+    network, data, training = point.network.clone(width=pack.width), point.data, point.training
+    limit = references.limit(point, pack.width)
+    keys = [member_key(pack.width, seed) for seed in pack.seeds]
+    starts = [_start(network, data, key) for key in keys]
+    with narrow_products(data.y_train.size):
+        tables = [forecast_member(network, data, training, rate, variables) for variables in starts]
+    table = {name: np.stack([each[name] for each in tables]) for name in tables[0]}
+    outputs = {part: table.pop(part) for part in ("train_prediction", "test_prediction")}
+    linear = {part: table.pop(f"linear_{part}") for part in outputs}
+    if order is not None:
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
+        trained = Trained(stacked, stacked, {}, np.zeros(0), np.zeros(0))
+        cubic = train_polynomials(Cubic(network), data, trained, keys, training, rate)
+        table |= gaps_between("linearization_gap", cubic, linear, data)
+        outputs = cubic
+    else:
+        table |= gaps_between("linearization_gap", outputs, linear, data)
+    table |= scores(outputs, data, training.loss, traits(network).starts_at_zero)
+    limit_variables: dict[str, np.ndarray] = {}
+    if limit is not None:
+        error = [np.linalg.norm(k - limit.train) / np.linalg.norm(limit.train) for k in table.pop("kernel")]
+        table["initial_kernel_error"] = np.array(error)
+        shared = traits(network).starts_at_zero
+        paths = [
+            limit_trajectory(limit, data, training, rate, key, linear["train_prediction"][i, 0], f0_test)
+            for i, (key, f0_test) in enumerate(zip(keys, linear["test_prediction"][:, 0], strict=True))
+        ]
+        predicted = {
+            "train_prediction": np.stack([path.train for path in paths]),
+            "test_prediction": np.stack([np.asarray(path.test) for path in paths]),
+        }
+        table |= gaps_between("start_gap", linear, predicted, data)
+        table |= gaps_between("kernel_gap", outputs, predicted, data)
+        limit_variables = {f"kernel_{name}": v for name, v in scores(predicted, data, training.loss, shared).items()}
+        limit_variables["linearized_displacement"] = np.stack([path.displacement for path in paths])
+        if shared:
+            limit_variables = {name: values[0] for name, values in limit_variables.items()}
+        limit_variables |= {name: np.asarray(value) for name, value in limit.numbers(data.y_train).items()}
+    never = np.full(len(keys), NEVER)
+    return Cell({name: v for name, v in table.items() if name != "kernel"}, limit_variables, never, never)
+
+
+def _start(network: Network, data: Dataset, key: Array) -> Variables:
+    """Return the variables of a member before training, as in a sweep."""
+    variables = dict(network.init(start_key(key), network_rows(data.x_train, "float32")))
+    return jax.tree.map(np.asarray, variables)
