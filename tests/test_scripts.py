@@ -65,6 +65,29 @@ def test_kernels_of_deep_networks_agree_with_means(run_here):
 
 
 @pytest.mark.whole
+def test_wide_networks_follow_their_kernels(run_here):
+    text = run_here("followed_training.py", "--cases", "batches", "ridge", "--widths", "256", "2048", "--factor", "5")
+    assert text.count("width exponents") == 2
+    assert "FAILED" not in text
+
+
+@pytest.mark.whole
+def test_with_the_batches_of_another_seed_networks_do_not_follow(capsys, monkeypatch):
+    flags = ["--cases", "batches", "--widths", "256", "2048", "--factor", "5", "--order-of", "1"]
+    monkeypatch.setattr(sys, "argv", ["followed_training.py", *flags])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPTS / "followed_training.py"), run_name="__main__")
+    assert stopped.value.code == 1
+    assert "batches: FAILED (own" in capsys.readouterr().out
+
+
+@pytest.mark.whole
+def test_forecasts_are_compared_with_training(run_here):
+    text = run_here("forecasts.py", "--n-train", "64", "--steps", "60", "--seeds", "3", "--no-cubic")
+    assert text.count("forecast / measured") == 8
+
+
+@pytest.mark.whole
 def test_predicted_widths_are_compared_with_crossings(tmp_path, run_here):
     flags = ["--sets", "1", "--steps", "100", "--tolerance", "0.03", "--pilots", "64", "128", "256", "--ratio", "9"]
     text = run_here("required_widths.py", *flags, "--out", tmp_path)

@@ -155,7 +155,7 @@ DEEP = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "parametrization",
     PARAMETRIZATIONS,

@@ -81,7 +81,7 @@ def test_a_start_and_a_linearization_of_a_network_take_token_ids_too():
     np.testing.assert_allclose(f, y + steps @ (np.asarray(network.apply(variables, TOKENS), float) - y), rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_families_of_lazynet_convert_integers():
     y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
     with_function = lz.TwoLayer(width=8, activation=lambda z: jnp.tanh(z))
@@ -112,7 +112,7 @@ class Recurrent(nn.Module):
         return nn.Dense(1)(nn.RNN(nn.SimpleCell(self.width))(x.reshape(len(x), 3, 2))[:, -1])[:, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_recurrent_networks_are_computed_in_float32():
     """The carries of all recurrent cells in flax are float32, whatever the dtype of the inputs."""
     network = lz.from_flax(Recurrent, width=4)

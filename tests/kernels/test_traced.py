@@ -96,7 +96,7 @@ def test_traced_analytic_kernels_have_the_same_values(name):
     assert_close(concrete, expected["pair"], ulps=ulps, scale=scale)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("name", cases(slow=["odd"]))
 def test_derivatives_of_analytic_kernels_match_differences(name):
     kernel = lz.analytic_kernel(NETWORKS[name])

@@ -169,7 +169,7 @@ def test_the_verdict_says_whether_forecasts_were_right(sweep):
     assert json.loads(lz.verify(broken).to_json())["forecasts"][0]["status"] == "fails"
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_several_outputs_and_deep_networks_are_forecast(tmp_path):
     three = lz.load_dataset("digits", classes=(0, 1, 2), n_train=24, n_test=6)
     network = lz.TwoLayer(width=2, outputs=3, activation="tanh", train="both", symmetric=False)

@@ -40,7 +40,7 @@ def test_wide_networks_are_distributed_as_the_limit_says(found):
     assert found["mean"].sel(width=128, step=100, place=0.0) == pytest.approx(DATA.y_train[1], abs=0.3)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_predictions_are_those_of_single_networks(found):
     data = lz.Dataset(DATA.x_train, DATA.y_train, found.place.values[:, None] * ENDS[0] +
                       (1 - found.place.values[:, None]) * ENDS[1], np.zeros(11))  # fmt: skip
