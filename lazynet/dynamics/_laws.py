@@ -47,7 +47,8 @@ class Law(NamedTuple):
     def growth(self, values: np.ndarray) -> np.ndarray:
         """Return the learned fraction of each mode at each time, shape (s, m)."""
         grown = self._growth(values + self.ridge)
-        return grown * (values / (values + self.ridge)) if self.ridge else grown
+        # A mode with eigenvalue zero is not learned, even if its coefficient diverges.
+        return np.where(values == 0, 0.0, grown * (values / (values + self.ridge))) if self.ridge else grown
 
     def coefficients(self, values: np.ndarray) -> np.ndarray:
         """Return the learned fraction of each mode divided by its eigenvalue, shape (s, m).

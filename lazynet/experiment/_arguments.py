@@ -36,13 +36,16 @@ def check_inputs(network: object, data: Any) -> Dataset:
     return replace(data, x_train=data.x_train.astype(np.float64), x_test=data.x_test.astype(np.float64))
 
 
-def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: Scale | None) -> tuple[int, ...]:
+def check_widths(
+    widths: Sequence[int] | int, network: Network, learning_rate: Scale | None, name: str = "widths"
+) -> tuple[int, ...]:
     """Check the widths and return them in ascending order.
 
     Args:
         widths: Widths, i.e. numbers of units m.
         network: Network. It is cloned at every width to check that it can have that width.
         learning_rate: Learning rate, as a number or a function of the width, or None for the default.
+        name: Name of the argument in error messages.
 
     Returns:
         The widths as Python integers in ascending order.
@@ -51,15 +54,15 @@ def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: S
         ValueError: If there are no widths, if a width is not a positive integer or is repeated, or if the network or
             the learning rate is invalid at one of the widths.
     """
-    widths = check_sequence("widths", widths, "positive integers")
+    widths = check_sequence(name, widths, "positive integers")
     for width in widths:
-        check_count("width", width)
+        check_count("width" if name == "widths" else f"each width in {name}", width)
     if not len(widths):
-        raise ValueError("widths must contain at least one width, got an empty list.")
+        raise ValueError(f"{name} must contain at least one width, got an empty list.")
     ordered = tuple(sorted(int(width) for width in widths))
     repeated = [a for a, b in pairwise(ordered) if a == b]
     if repeated:
-        raise ValueError(f"widths must be distinct, got {repeated[0]} more than once.")
+        raise ValueError(f"{name} must be distinct, got {repeated[0]} more than once.")
     for width in ordered:
         network.clone(width=width)
         if learning_rate is not None:

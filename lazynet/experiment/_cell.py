@@ -159,7 +159,11 @@ def compute_cell(
     point = spec.points[pack.point]
     trained = train_pack(spec, pack, rate, references, steps, checkpoint)
     with narrow_products(point.data.y_train.size):
-        return _with_predictions(point, pack, rate, references, trained, checkpoint)
+        cell = _with_predictions(point, pack, rate, references, trained, checkpoint)
+    if "ridge_penalty" not in cell.variables and any(point.training.ridge for point in spec.points):
+        # Without a ridge, the penalty is zero, but diverged members remain NaN.
+        cell.variables["ridge_penalty"] = 0 * cell.variables["displacement"]
+    return cell
 
 
 def _with_predictions(
@@ -193,7 +197,7 @@ def _with_predictions(
     if limit is not None:
         numbers = limit.numbers(data.y_train)
         variables["initial_kernel_error"] = kernel_errors
-        if training.followed:
+        if training.predicts_limit(data.n_train):
             predicted, limit_variables = _limit_predictions(network, data, trained, keys, limit, training, rate)
             variables |= gaps_between("start_gap", linear, predicted, data)
             variables |= gaps_between("kernel_gap", trained.records, predicted, data)

@@ -51,6 +51,8 @@ def sweep_settings(network: Network, data: Dataset, training: Training) -> dict[
         "measure": {
             field.name: list(training.measure.own) if field.name == "own" else getattr(training.measure, field.name)
             for field in dataclasses.fields(training.measure)
+            # Run folders of earlier versions lack this setting.
+            if field.name != "forecast" or training.measure.forecast
         },
         "plain": training.plain,
         **({"registered_quantities": quantities} if quantities else {}),
@@ -106,6 +108,9 @@ def _optimizer_settings(optimizer: UpdateRule) -> dict[str, Any]:
     settings = {field.name: getattr(optimizer, field.name) for field in dataclasses.fields(optimizer)}
     # Without weight decay, the steps of gradient flow and of SGD, even with momentum, scale with the gradients.
     proportional = optimizer.name in ("sgd", "flow") and not optimizer.weight_decay
+    if not optimizer.ridge:
+        # Run folders of earlier versions lack this setting.
+        del settings["ridge"]
     return {"optimizer": settings.pop("name"), **settings, "proportional": proportional}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from lazynet.arguments import check_choice, check_count, check_flag, check_instance
 from lazynet.arrays import input_dtype
 from lazynet.data import Dataset, is_labels
+from lazynet.kernels import FACTORED
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.measures import registered, reserved_names
 from lazynet.networks import Network, Scale, check_scale, traits
@@ -164,6 +165,17 @@ class Training:
     def followed(self) -> bool:
         """True if kernel descent can predict the outcome."""
         return is_followed(self.optimizer)
+
+    def predicts_limit(self, n: int) -> bool:
+        """Return whether there is an infinite-width prediction; without a closed form, the kernel must not be large.
+
+        Args:
+            n: Number of training examples.
+
+        Returns:
+            Whether there is a prediction.
+        """
+        return self.has_closed_form or (self.followed and n <= FACTORED)
 
     @property
     def ridge(self) -> float:

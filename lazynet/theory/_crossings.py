@@ -138,8 +138,9 @@ def predict_crossing(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w
     variances = np.broadcast_to(variances, len(widths))
     random = np.random.default_rng(0)
     families = [family(widths, logs, variances, values.shape[1] - 1, random) for family in (_parabola, _corrected)]
-    with np.errstate(divide="ignore"):
-        middle = np.exp(np.mean([np.log(np.median(draws)) for draws in families]))
+    medians = np.array([np.median(draws) for draws in families])
+    # One family may cross the level below all widths, and the other one nowhere.
+    middle = np.inf if np.isinf(medians).any() else np.sqrt(np.prod(medians))
     if not several:
         return Crossing(float(middle), np.nan, np.nan)
     tail = (1 - CONFIDENCE) / 2

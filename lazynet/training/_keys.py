@@ -106,7 +106,7 @@ def batch_order(width: int, seed: int, n: int, batch_size: int, steps: int) -> n
     check_count("batch_size", batch_size, most=n)
     check_count("steps", steps, most=MOST_IN_KEY // 2)
     key = member_key(width, seed)
-    check_memory(f"The batches of {steps} steps", 8 * steps * batch_size)
+    check_memory(f"The batches of {steps} steps", 8 * (steps * batch_size + 4 * n))
     return batch_order_of(batch_key(key), n, batch_size, steps)
 
 

@@ -35,7 +35,8 @@ class Stop(NamedTuple):
 
     Attributes:
         loss: Stop once the loss is at most this value.
-        gradient: Stop once the norm of the gradient is at most this value.
+        gradient: Stop once the norm of the gradient is at most this value. The gradient includes that of a ridge
+            penalty.
         plateau: Stop once this many steps have passed without the loss falling more than 0.1% below its lowest value so
             far.
 

@@ -20,7 +20,7 @@ from lazynet.arrays import input_dtype
 from lazynet.losses import Loss
 from lazynet.networks import HiddenLayer, Model, Network, gradient_operations, hidden_layer_of, value_and_slope, weights
 from lazynet.training._keys import epoch_order
-from lazynet.training._optimizer import UpdateRule
+from lazynet.training._optimizer import Optimizer, UpdateRule
 from lazynet.training._units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
 
@@ -187,6 +187,11 @@ class AutodiffStepper:
         loss, gradient = jax.value_and_grad(objective)(params)
         gradient = jax.tree.map(lambda g: scale * g, gradient)
         update, optimizer_state = self.optimizer(shared["learning_rate"]).update(gradient, optimizer_state, params)
+        ridge = self.optimizer.ridge if isinstance(self.optimizer, Optimizer) else 0.0
+        if ridge:
+            # The optimizer has added this term itself. It also counts toward the norm of the gradient.
+            start = member.variables["params"]
+            gradient = jax.tree.map(lambda g, now, then: g + ridge * (now - then), gradient, params, start)
         squared_norm = _sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))
         return (optax.apply_updates(params, update), optimizer_state, *order), scale * loss, squared_norm
 

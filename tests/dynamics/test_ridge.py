@@ -12,6 +12,7 @@ import scipy.linalg
 from unchecked import unchecked
 
 import lazynet as lz
+from lazynet.dynamics._laws import Law
 from lazynet.kernels import dense_operator, neural_tangents, spectrum
 from lazynet.precision import float64
 
@@ -266,6 +267,14 @@ def test_a_spectrum_and_zero_eigenvalues_take_a_ridge():
         limit = lz.kernel_flow(kernel, Y, times=[np.inf], ridge=0.5, k_test=Z_TEST[:, :1] @ Z[:, :1].T)
         np.testing.assert_allclose(limit.train[0], k @ c, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(limit.test[0], Z_TEST[:, :1] @ Z[:, :1].T @ c, rtol=1e-9, atol=1e-12)
+
+
+def test_above_the_limit_predictions_are_infinite_and_those_of_null_modes_stay():
+    law = Law(np.array([15_000.0]), np.array([5000]), 3.0, ridge=2.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        grown = law.growth(np.array([0.0, 1.0]))[0]
+    assert grown[0] == 0
+    assert not np.isfinite(grown[1])
 
 
 @pytest.mark.parametrize("ridge", [-1.0, np.nan, np.inf, "1"])

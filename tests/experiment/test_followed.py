@@ -10,6 +10,8 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.experiment import _reference as reference
+from lazynet.experiment import make_training
+from lazynet.kernels import FACTORED
 from lazynet.training._keys import start_key
 
 N, STEPS, WIDTHS, SEEDS = 24, 30, [8, 12], 2
@@ -275,3 +277,41 @@ def test_optimizers_that_are_not_linear_have_no_infinite_width_prediction():
         result = lz.sweep(lz.TwoLayer(width=8), TWO, [8], 1, 3, optimizer=optimizer, learning_rate=0.01, progress=False)
         assert "kernel_train_loss" not in result
         assert "linearization_gap_train" in result
+
+
+@pytest.mark.slow
+def test_the_gradient_with_a_ridge_can_vanish():
+    options = {"optimizer": lz.Optimizer(ridge=5.0), "learning_rate": 0.05, "progress": False}
+    network = lz.TwoLayer(width=32, activation="tanh")
+    result = lz.sweep(network, TWO, [32], 2, 1000, stop=lz.Stop(gradient=0.05), **options)
+    # The gradient of the loss alone does not vanish.
+    assert (result.stopped_step < 1000).all()
+    assert (result.train_loss.isel(step=-1) > 1).all()
+
+
+def test_without_a_ridge_the_penalty_is_zero():
+    result = lz.sweep(lz.TwoLayer(width=8), TWO, [8], 1, 3, axes={"ridge": [0.0, 3.0]}, progress=False)
+    assert (result.ridge_penalty.sel(ridge=0.0) == 0).all()
+    assert (result.ridge_penalty.sel(ridge=3.0).isel(step=-1) > 0).all()
+    plain = lz.sweep(lz.TwoLayer(width=8), TWO, [8], 1, 3, progress=False)
+    assert "ridge_penalty" not in plain
+    # Run folders of earlier versions lack these settings.
+    assert '"ridge"' not in plain.attrs["settings"]
+    assert '"forecast"' not in plain.attrs["settings"]
+
+
+def test_large_kernels_without_a_closed_form_make_no_infinite_width_prediction():
+    training = make_training(10, batch_size=4, snapshots=None, dtype="float32")
+    assert training.predicts_limit(FACTORED)
+    assert not training.predicts_limit(FACTORED + 1)
+    assert make_training(10, snapshots=None, dtype="float32").predicts_limit(FACTORED + 1)
+
+
+@pytest.mark.slow
+def test_a_ridge_with_rates_that_grow_with_the_width_has_no_predicted_exponents():
+    network = lz.TwoLayer(width=2, output_scale=lambda m: m**-0.5)
+    options = {"learning_rate": lambda m: 0.02 * m, "progress": False}
+    result = lz.sweep(network, TWO, [16, 64], 2, 10, optimizer=lz.Optimizer(ridge=0.1), **options)
+    assert "displacement" not in [row.quantity for row in lz.verify(result).rows]
+    plain = lz.sweep(network, TWO, [16, 64], 2, 10, **options)
+    assert "displacement" in [row.quantity for row in lz.verify(plain).rows]

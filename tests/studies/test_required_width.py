@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import xarray as xr
+from unchecked import unchecked
 
 import lazynet as lz
 from lazynet import cli
@@ -329,3 +330,74 @@ def test_the_command_says_null_when_nothing_is_verified(capsys):
     assert cli.main([*COMMAND, "--tolerance", "2"]) == 2
     assert cli.main([*COMMAND, "--plan"]) == 0
     assert "Training 4 networks of width 2048" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_results_that_were_cut_are_refused_and_others_may_be_in_any_order(found):
+    backward = found.isel(width=slice(None, None, -1), seed=slice(None, None, -1))
+    assert lz.verify(backward).answer == lz.verify(found).answer
+    for cut in ({"width": [0, 1]}, {"step": slice(0, 3)}, {"seed": [0]}, {"width": -1}, {"seed": 0}):
+        for function in (lz.verify, lz.plot):
+            with pytest.raises(ValueError, match="must be a whole result"):
+                function(found.isel(cut))
+    for name in ("required_width", "crossing_low", "linearization_gap_train"):
+        lacking = found.drop_vars([name] if name != "linearization_gap_train" else [name, "linearization_gap_test"])
+        with pytest.raises(ValueError, match=f"but {name} is missing"):
+            lz.verify(lacking)
+    without = found.copy()
+    without.attrs = {name: value for name, value in found.attrs.items() if name != "tolerance"}
+    with pytest.raises(ValueError, match="but tolerance is missing"):
+        lz.verify(without)
+    with pytest.raises(ValueError, match="band must be positive"):
+        lz.verify(found, band=-1.0)
+
+
+@pytest.mark.slow
+def test_a_verdict_passes_only_if_a_width_was_verified(found):
+    assert lz.verify(found).passed
+    assert lz.verify(found).verified is True
+    unverified = lz.required_width(NETWORK, DATA, **OPTIONS | {"tolerance": 0.001, "max_width": 128})
+    assert not lz.verify(unverified).passed
+
+
+@pytest.mark.whole
+def test_a_damaged_prediction_is_replaced(tmp_path, found):
+    out = lz.RunFolder(tmp_path / "run", resume=True)
+    lz.required_width(NETWORK, DATA, out=out, **OPTIONS)
+    file = tmp_path / "run/prediction-linearization-0.026.json"
+    content = file.read_text()
+    for damage in ("{", '{"width": -5, "low": 0, "high": 2}'):
+        file.write_text(damage)
+        with pytest.warns(UserWarning, match="is damaged and will be replaced"):
+            again = lz.required_width(NETWORK, DATA, out=out, **OPTIONS)
+        assert float(again.predicted_width) == float(found.predicted_width)
+        assert file.read_text() == content
+    # A prediction that was stored by an earlier version stays.
+    file.write_text(content.replace(f'"width": {float(found.predicted_width)!r}', '"width": 150.0'))
+    again = lz.required_width(NETWORK, DATA, out=out, **OPTIONS)
+    assert float(again.predicted_width) == 150.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pilots": 5}, "pilots must be"),
+        ({"pilots": [16, 16]}, "pilots must be distinct"),
+        ({"pilots": [0]}, "each width in pilots must be a positive integer"),
+        ({"optimizer": "flow"}, "optimizer must not be 'flow'"),
+        ({"learning_rate": lambda width: 0.1 if width <= 128 else -1.0}, "learning_rate"),
+    ],
+)
+def test_more_wrong_arguments_are_named(changes, message):
+    with unchecked(), pytest.raises(ValueError, match=message):
+        lz.required_width(NETWORK, DATA, **OPTIONS | changes)
+
+
+def test_a_network_that_is_none_is_named():
+    with unchecked(), pytest.raises(ValueError, match="network must have the attributes"):
+        lz.required_width(5, DATA, **OPTIONS)
+
+
+def test_a_narrow_undecided_width_is_not_the_end():
+    rows = [regime(4, 0.2, 0.01, 0.1), regime(8, 0.0999, 0.0012, 0.1)]
+    assert next_width(rows, Crossing(8.0, np.nan, np.nan), Goal(0.1, "linearization", 64)) == 10

@@ -114,6 +114,17 @@ def test_two_or_three_widths_are_extrapolated_by_a_line():
     assert np.isnan(predict_crossing(widths[:1], np.ones((1, 4)), 0.05)).all()
 
 
+def test_one_seed_and_families_that_disagree_give_no_nan():
+    widths = np.array([64, 128, 256, 512])
+    assert np.isfinite(predict_crossing(widths, np.array([0.3, 0.22, 0.17, 0.15])[:, None], 0.05).width)
+    random = np.random.default_rng(9)
+    for _ in range(60):
+        means = np.exp(0.3 * random.normal(size=4)) * np.array([0.2, 0.15, 0.1, 0.09])
+        found = predict_crossing(widths, noisy(random, widths, means, spread=random.uniform(0.01, 0.5)), 0.05)
+        assert 0 <= found.low <= found.high
+        assert not np.isnan(found.width)
+
+
 def test_a_gap_that_levels_off_is_extrapolated_by_a_line_in_place_of_a_parabola():
     means = 0.05 + 10.0 / PILOTS
     found = predict_crossing(PILOTS, noisy(np.random.default_rng(7), PILOTS, means, spread=0.002), 0.04)

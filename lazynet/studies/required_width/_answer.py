@@ -1,21 +1,58 @@
 """The answer to the question how wide a network must be: in words, as a verdict, and as a dictionary."""
 
+import json
 from math import isfinite, isnan
 from typing import Any
 
-from lazynet.arguments import described
+from lazynet.arguments import check_number, described
 from lazynet.studies.sweep import Verdict
 from lazynet.studies.sweep._points import ordered
-from lazynet.studies.sweep._regime import PREDICTIONS, WidthRegime, interval_text, regimes, two_digits
+from lazynet.studies.sweep._regime import PREDICTIONS, TARGETS, WidthRegime, interval_text, regimes, two_digits
 from lazynet.studies.sweep._verdict import BAND
 from lazynet.theory import Crossing
+from lazynet.training import snapshot_steps
 from lazynet.typing import Result
+
+# The scalar variables of a result, and the variable that tells pilots from other widths.
+NUMBERS = (
+    "required_width",
+    "predicted_width",
+    "predicted_width_low",
+    "predicted_width_high",
+    "crossing",
+    "crossing_low",
+    "crossing_high",
+    "pilot",
+)
 
 
 def regimes_of(result: Result) -> tuple[WidthRegime, ...]:
     """Return the regime of each trained width for the prediction in the attribute `of`, in ascending order."""
-    result = ordered(result)
     return tuple(row for row in regimes(result, result.attrs["tolerance"]) if row.prediction == result.attrs["of"])
+
+
+def checked(result: Result) -> Result:
+    """Return a result of `lazynet.required_width` with its coordinates in ascending order.
+
+    Raises:
+        ValueError: If the result is incomplete, because the answer describes the whole search.
+    """
+    lacking = [name for name in ("tolerance", "of", "reason", "settings") if name not in result.attrs]
+    lacking += [name for name in NUMBERS if name not in result.variables]
+    gap = PREDICTIONS[result.attrs["of"]].gap if "of" in result.attrs else "linearization_gap"
+    lacking += [] if any(f"{gap}_{part}" in result for part in TARGETS) else [f"{gap}_train"]
+    if lacking:
+        raise ValueError(f"result must be a whole result of lazynet.required_width, but {lacking[0]} is missing.")
+    result = ordered(result)
+    settings = json.loads(result.attrs["settings"])
+    steps = snapshot_steps(settings["steps"], settings["snapshots"])
+    for name, whole in (("width", settings["widths"]), ("seed", sorted(settings["seeds"])), ("step", steps)):
+        if result[name].values.tolist() != list(whole):
+            raise ValueError(
+                f"result must be a whole result of lazynet.required_width, but its coordinate {name} has "
+                f"{result.sizes[name]} of {len(whole)} values."
+            )
+    return result
 
 
 def verify_required_width(
@@ -28,6 +65,8 @@ def verify_required_width(
                 f"{name} must be omitted for a result of lazynet.required_width, whose tolerance is "
                 f"{result.attrs['tolerance']:g}, got {described(value)}."
             )
+    check_number("band", band, positive=True)
+    result = checked(result)
     rows = regimes_of(result)
     return Verdict(
         rows=(),
@@ -39,6 +78,7 @@ def verify_required_width(
         regimes=rows,
         tolerance=result.attrs["tolerance"],
         steps=int(result.step.max()),
+        verified=not isnan(float(result.required_width)),
         answer=answer_of(result),
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.arguments import check_choice, check_count, check_sequence
+from lazynet.arguments import check_choice, check_count
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, Store, as_run_folder, open_store, result_files, run, write_file
 from lazynet.experiment import (
@@ -21,6 +21,7 @@ from lazynet.experiment import (
     References,
     Spec,
     Training,
+    check_inputs,
     check_memory_of,
     check_seeds,
     check_widths,
@@ -29,10 +30,10 @@ from lazynet.experiment import (
     relative_rates,
 )
 from lazynet.hosts import agreed, is_first, together
-from lazynet.kernels import analytic_kernel
+from lazynet.kernels import FACTORED, analytic_kernel
 from lazynet.losses import Loss
 from lazynet.measures import label_result
-from lazynet.networks import GivenNetwork, Scale, at_width
+from lazynet.networks import GivenNetwork, Scale, at_width, check_scale
 from lazynet.programs import entry
 from lazynet.studies._parts import Parts
 from lazynet.studies.required_width._answer import crossing_text, regimes_of
@@ -283,6 +284,9 @@ def make_search(
         measure=Measure(kernel_drift=False),
         dtype=dtype,
     )
+    data = check_inputs(network, data)
+    if training.is_flow:
+        raise ValueError("optimizer must not be 'flow', because gradient flow has no predictions to follow.")
     check_choice("of", of, PREDICTIONS)
     goal = Goal(check_tolerance(tolerance), of, check_count("max_width", max_width))
     members = check_seeds(seeds)
@@ -292,11 +296,11 @@ def make_search(
         pilots = [width for width in PILOTS if width <= goal.max_width]
         if not pilots:
             raise ValueError(f"max_width must be at least {PILOTS[0]} unless pilots are given, got {goal.max_width}.")
-    elif not len(check_sequence("pilots", pilots, "positive integers")):
-        raise ValueError("pilots must contain at least one width, got an empty list.")
-    ordered = check_widths(pilots, network, learning_rate)
+    ordered = check_widths(pilots, network, learning_rate, "pilots")
     if ordered[-1] > goal.max_width:
         raise ValueError(f"max_width must be at least {ordered[-1]}, the largest pilot width, got {goal.max_width}.")
+    if learning_rate is not None:
+        check_scale("learning_rate", learning_rate, goal.max_width)
     if folder is not None and folder.shard is not None:
         raise ValueError(f"out.shard must be None, got {folder.shard}. The widths to train depend on earlier results.")
     parts = Parts.starting_now(folder)
@@ -306,10 +310,10 @@ def make_search(
             raise ValueError(
                 "of must be 'linearization' for a network without an analytic kernel, got 'infinite_width'."
             )
-        if not training.followed:
+        if not training.predicts_limit(data.n_train):
             raise ValueError(
-                "of must be 'linearization' unless the optimizer is 'sgd' without weight decay and schedule, got "
-                "'infinite_width'."
+                "of must be 'linearization' unless the optimizer is 'sgd' without weight decay and schedule and, if "
+                f"kernel descent has no closed form, there are at most {FACTORED} examples, got 'infinite_width'."
             )
     return search
 
@@ -443,9 +447,12 @@ def _stored(store: Store | None, predicted: Crossing, goal: Goal, widths: list[i
     file = store.path / f"prediction-{goal.of}-{goal.tolerance!r}.json"
     if file.exists():
         try:
-            return Crossing(*(float(json.loads(file.read_text())[name]) for name in Crossing._fields))
+            stored = Crossing(*(float(json.loads(file.read_text())[name]) for name in Crossing._fields))
+            if np.isnan(stored).all() or 0 <= stored.low <= stored.width <= stored.high:
+                return stored
         except (ValueError, KeyError, TypeError):
-            warnings.warn(f"{file.name} in {str(store.path)!r} is damaged and will be replaced.", stacklevel=4)
+            pass
+        warnings.warn(f"{file.name} in {str(store.path)!r} is damaged and will be replaced.", stacklevel=4)
     # JSON has no NaN or infinity, so they are stored as text.
     numbers = {name: value if math.isfinite(value) else str(value) for name, value in predicted._asdict().items()}
     content = {"tolerance": goal.tolerance, "of": goal.of, "pilots": widths, **numbers}

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from lazynet.studies._style import DRAWN, GREEN, ORANGE, SETTINGS, THEORY, VERMILION, width_colors
-from lazynet.studies.required_width._answer import verify_required_width
+from lazynet.studies.required_width._answer import checked, verify_required_width
 from lazynet.studies.sweep import Verdict
 from lazynet.studies.sweep._figure import TITLE_WIDTH
-from lazynet.studies.sweep._points import ordered, settings_of
+from lazynet.studies.sweep._points import settings_of
 from lazynet.studies.sweep._regime import running_gaps
 from lazynet.typing import Axes, Figure, Result
 
@@ -27,7 +27,7 @@ def plot_required_width(result: Result, verdict: Verdict | None = None) -> Figur
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    result = ordered(result)
+    result = checked(result)
     verdict = verify_required_width(result) if verdict is None else verdict
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11, 4.6), layout="constrained")

@@ -64,7 +64,7 @@ def next_width(rows: Sequence[WidthRegime], predicted: Crossing, goal: Goal) -> 
         spread = log(rows[-1].high / rows[-1].supremum) if isfinite(rows[-1].supremum) else 0.0
         wanted = rounded(at * exp(RESERVE * spread / -slope))
         if wanted <= widths[-1]:
-            wanted = rounded(BELOW * widths[-1])
+            wanted = max(rounded(BELOW * widths[-1]), widths[-1] + 2 - widths[-1] % 2)
         if wanted > most:
             wanted = most
         return wanted if at <= most and wanted > widths[-1] else None

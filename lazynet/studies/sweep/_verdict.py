@@ -67,6 +67,7 @@ class Verdict:
             order of the width within each.
         tolerance: The tolerance for the regimes, as a fraction of the RMS of the targets.
         steps: Number of training steps.
+        verified: For a required width, whether a width was verified; otherwise None.
         forecasts: Forecasts made from initial weights alone, and the measurements with which they are compared.
         answer: From which width on the networks follow each prediction to within the tolerance, in words, or the reason
             why there is no answer.
@@ -87,14 +88,16 @@ class Verdict:
     regimes: tuple[WidthRegime, ...] = ()
     tolerance: float = TOLERANCE
     steps: int = 0
+    verified: bool | None = None
     forecasts: tuple[ForecastRow, ...] = ()
     answer: str = "No answer: the result has no predictions."
 
     @property
     def passed(self) -> bool:
-        """True unless an "equal" row fails, an inequality fails, or a member diverged."""
-        equal = [row.status for row in self.rows if row.relation == "equal"]
-        return not self.diverged and "fails" not in equal + [inequality.status for inequality in self.inequalities]
+        """True unless an "equal" row or an inequality fails, a member diverged, or no required width was verified."""
+        statuses = [row.status for row in self.rows if row.relation == "equal"]
+        statuses += [inequality.status for inequality in self.inequalities]
+        return not self.diverged and self.verified is not False and "fails" not in statuses
 
     @property
     def lazy(self) -> bool:
@@ -310,8 +313,11 @@ def scaling_of(result: Result) -> Scaling | None:
         settings["traits"]["starts_at_zero"],
         bool(layers.homogeneous) and not ((layers.biased or layers.train_bias) and abs(init) > ROUNDING),
         layers.train,
-        # If weight decay is an axis, `proportional` reflects only its first value.
-        settings["proportional"] and not settings.get("weight_decay"),
+        # If weight decay is an axis, `proportional` reflects only its first value. A ridge changes the learned fraction
+        # of each mode, in a way that depends on the width if the kernel and hence the learning rate do.
+        settings["proportional"]
+        and not settings.get("weight_decay")
+        and not (settings.get("ridge") and abs(exponent("learning_rate")) > ROUNDING),
         layers.parametrization,
         layers.depth,
         tuple(named),
