@@ -14,6 +14,7 @@ from lazynet.data import (
 )
 from lazynet.dynamics import (
     Ensemble,
+    Origin,
     Posterior,
     Trajectory,
     kernel_descent,
@@ -66,6 +67,7 @@ __all__ = [
     "Ensemble",
     "Measure",
     "Optimizer",
+    "Origin",
     "Parametrization",
     "Posterior",
     "Quantity",

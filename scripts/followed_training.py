@@ -1,10 +1,10 @@
-"""Compare wide networks with the predictions of their kernels, for momentum, mini-batches, other losses and a ridge.
+"""Compare wide networks with predictions of kernels, for momentum, mini-batches, other losses and a ridge.
 
 Networks of several widths are trained on the digits. At every snapshot, their outputs on the training set are compared
 with those of kernel descent, computed with `lazynet.kernel_descent` from the kernel of each network at initialization
 ("own") and from the infinite-width kernel ("analytic"). Gaps are divided by the RMS of the predicted change in the
-outputs; width exponents are those of the largest gap itself. The script exits with code 1 if a gap at the largest width
-is too large, if gaps do not fall with the width, or if training has not progressed far enough to tell.
+outputs, except in the fits of width exponents. The script exits with code 1 if a gap at the largest width is too large,
+if the gaps do not fall with the width, or if training did not progress far enough for a meaningful comparison.
 """
 
 import argparse
@@ -21,15 +21,16 @@ N, N_TEST, SEEDS = 128, 100, 3
 
 
 class Case(NamedTuple):
-    """A way of training, and what is required of it.
+    """A way of training, and the bounds that the networks must satisfy.
 
     Attributes:
-        rate: The product of the learning rate and lambda_max of the infinite-width kernel, for this number of examples.
+        rate: Product of the learning rate and lambda_max + ridge, for the infinite-width kernel on the training set.
         options: Arguments of `lazynet.sweep`.
         classes: The digits to distinguish.
         own: Largest gap to the prediction of a network's own kernel.
         analytic: Largest gap to the prediction of the infinite-width kernel.
-        loss: Largest training loss at the end, or None to require that the outputs have moved by 90% of the targets.
+        loss: Largest final training loss. If None and without a ridge, the outputs must instead move by at least 90% of
+            the RMS of the targets.
         ridge: The ridge divided by lambda_max.
     """
 
@@ -64,12 +65,12 @@ def rms(values: np.ndarray) -> np.ndarray:
 
 
 def gaps(case: Case, width: int, order_of: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Train networks of one width.
+    """Train networks of one width, and compare them with the predictions of their kernels.
 
     Args:
         case: How to train them.
         width: Number of hidden units.
-        order_of: Offset of the seed whose batches the predictions use.
+        order_of: Number added to the seed whose mini-batches the predictions use; 0 for the right ones.
 
     Returns:
         The largest gap of each seed to the predictions of its own kernel and of the infinite-width kernel, shape
@@ -110,6 +111,7 @@ def gaps(case: Case, width: int, order_of: int) -> tuple[np.ndarray, np.ndarray,
             gap = rms(f - predicted)[1:]
             largest_gaps[i, seed], relative[i, seed] = np.max(gap), np.max(gap / rms(predicted)[1:])
             if ridge:
+                # The network must end near the limit of its own kernel, the analytic prediction near its own limit.
                 lacking += why_not_regularized(kernel, data.y_train, ridge, f[-1] if i == 0 else predicted[-1])
         loss = float(result.train_loss[0, seed, -1])
         if case.loss is not None and loss > case.loss:
@@ -121,7 +123,10 @@ def gaps(case: Case, width: int, order_of: int) -> tuple[np.ndarray, np.ndarray,
 
 
 def why_not_regularized(k: np.ndarray, y: np.ndarray, ridge: float, f: np.ndarray) -> list[str]:
-    """Return reasons why outputs are far from kernel ridge regression, or close to the limit without a ridge."""
+    """Return the reasons for which outputs are far from kernel ridge regression, or close to the targets.
+
+    The targets are the limit without a ridge.
+    """
     limit = k @ np.linalg.solve(k + ridge * np.eye(len(k)), y)
     size, reasons = float(np.linalg.norm(limit)), []
     if np.linalg.norm(f - limit) > 0.01 * size:
@@ -137,17 +142,22 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="ways of training")
     parser.add_argument("--widths", type=int, nargs="+", default=[256, 1024, 4096, 16384], help="widths")
     parser.add_argument("--factor", type=float, default=1.0, help="multiply the bounds, which hold at width 16384")
-    parser.add_argument("--order-of", type=int, default=0, help="use the batches of the seed with this offset")
+    parser.add_argument(
+        "--order-of",
+        type=int,
+        default=0,
+        help="number added to the seed whose batches predictions use",
+    )
     flags = parser.parse_args()
     failed = False
     for name in flags.cases:
         case, means = CASES[name], []
-        for width in flags.widths:
+        for width in sorted(flags.widths):
             absolute, relative, lacking = gaps(case, width, flags.order_of)
             means.append(absolute.mean(axis=1))
             own, analytic = relative.max(axis=1)
             print(f"{name}, width {width}: own {own:.2%}, analytic {analytic:.2%} of the movement", flush=True)
-        slopes = np.polyfit(np.log(flags.widths), np.log(means), 1)[0] if len(means) > 1 else (-1.0, -1.0)
+        slopes = np.polyfit(np.log(sorted(flags.widths)), np.log(means), 1)[0] if len(means) > 1 else (-1.0, -1.0)
         print(f"{name}: width exponents {slopes[0]:.2f} (own) and {slopes[1]:.2f} (analytic)", flush=True)
         checks = {
             "own": own <= flags.factor * case.own,

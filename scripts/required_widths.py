@@ -1,8 +1,9 @@
-"""Compare predicted widths with the widths at which gaps of trained networks fall to the tolerance, for sets of seeds.
+"""Compare predicted widths with measured crossings, for several disjoint sets of seeds.
 
 For each set of seeds, `lazynet.required_width` predicts the width at which the gap falls to a tolerance, from widths up
 to 2048, and then trains networks near that width. The script prints whether the interval of each prediction contains
-the crossing measured with the same seeds, and exits with code 1 if too few intervals do, or if they are too wide.
+the crossing measured with the same seeds. It exits with code 1 if fewer than 80% of the intervals do, if the median of
+high / low exceeds --ratio, or if the median prediction differs from the median crossing by more than 20%.
 """
 
 import argparse
@@ -20,14 +21,14 @@ TOLERANCES = {"linearization": 0.01, "infinite_width": 0.02}
 def main() -> int:
     """Run the searches, print their outcomes, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--of", choices=TOLERANCES, default="linearization", help="what networks follow")
+    parser.add_argument("--of", choices=TOLERANCES, default="linearization", help="prediction to follow")
     parser.add_argument("--tolerance", type=float, help="by default 0.01 for linearization, 0.02 for infinite_width")
     parser.add_argument("--first", type=int, default=100, help="first seed of the first set")
     parser.add_argument("--sets", type=int, default=10, help="number of sets, with 8 seeds each")
     parser.add_argument("--steps", type=int, default=1000, help="number of training steps")
     parser.add_argument("--pilots", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 2048], help="pilot widths")
     parser.add_argument("--ratio", type=float, default=2.2, help="largest median of high / low")
-    parser.add_argument("--out", type=Path, help="folder in which to store the searches; they resume if it exists")
+    parser.add_argument("--out", type=Path, help="folder for the searches; existing searches are resumed")
     flags = parser.parse_args()
     tolerance = TOLERANCES[flags.of] if flags.tolerance is None else flags.tolerance
     data = lz.load_dataset("digits", classes=(0, 1), n_train=256, n_test=100)

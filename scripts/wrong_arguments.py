@@ -339,7 +339,7 @@ ROOMS = {
     "studies": ("sweep.population_bounds", "sweep.speed_gap"),
 }
 # Classes whose instances lazynet creates and users only read; their constructors are not called.
-MADE = ("Ensemble", "Posterior", "Run", "Separation", "Trajectory", "Verdict")
+MADE = ("Ensemble", "Origin", "Posterior", "Run", "Separation", "Trajectory", "Verdict")
 
 
 def targets() -> Iterator[tuple[str, Callable[..., Any]]]:

@@ -32,6 +32,33 @@ CALL_STEPS = 50_000
 CALL_STOPS = 256  # maximum number of steps recorded per call
 
 
+class Decay(NamedTuple):
+    """The effect of weight decay on the part of the parameters along theta_0.
+
+    Attributes:
+        weight_decay: Factor w in the term w theta that is added to the gradient.
+        shares: The factors b in theta - theta_0 = Z' c + b theta_0 at every step, shape (steps + 1,).
+        outputs: Z theta_0 on the training set, with the shape of the targets.
+    """
+
+    weight_decay: float
+    shares: np.ndarray
+    outputs: np.ndarray
+
+
+def decay_shares(
+    weight_decay: float, ridge: float, learning_rate: float, momentum: float, nesterov: bool, steps: int
+) -> np.ndarray:
+    """Return the factors b in theta - theta_0 = Z' c + b theta_0 after 0, ..., `steps` steps, shape (steps + 1,)."""
+    shares, b, v = np.zeros(steps + 1), 0.0, 0.0
+    for step in range(steps):
+        g = weight_decay * (1 + b) + ridge * b
+        v = momentum * v + g
+        b -= learning_rate * (g + momentum * v if nesterov else v)
+        shares[step + 1] = b
+    return shares
+
+
 class DenseKernel(NamedTuple):
     """A kernel stored as a matrix.
 
@@ -120,6 +147,7 @@ def descent_coefficients(
     nesterov: bool,
     ridge: float,
     batches: np.ndarray | None,
+    decay: Decay | None,
     steps: np.ndarray,
     progress: Callable[[int, float], None] | None,
 ) -> Float[np.ndarray, "s ..."]:
@@ -130,8 +158,11 @@ def descent_coefficients(
     parameters, the iteration is equivalent to `optax.sgd`. Each step costs one product with K, or with the rows of K
     that belong to the batch.
 
+    With weight decay, theta - theta_0 = Z' c + b theta_0, where b does not depend on the data. The predictions are then
+    f0 + b Z theta_0 + K c, and the weight decay adds to the ridge.
+
     Returns:
-        Coefficients, shape (s, n) or (s, n, outputs).
+        Coefficients c, shape (s, n) or (s, n, outputs).
     """
     width = len(y) if batches is None else batches.shape[1]
     limit = int(min(CALL_STEPS, max(1, CALL / (width * y.size * len(k.matrix) / len(y)))))
@@ -141,6 +172,8 @@ def descent_coefficients(
         # Group the rows of the kernel by example, so that a batch selects whole examples.
         arrays = jnp.asarray(k.matrix).reshape(len(y), -1, len(k.matrix)), jnp.asarray(y), jnp.asarray(f0)
         rows = None if batches is None else jnp.asarray(batches)
+        shrinking = None if decay is None else (jnp.asarray(decay.shares), jnp.asarray(decay.outputs))
+        ridge += 0.0 if decay is None else decay.weight_decay
         state = jnp.zeros(y.shape), jnp.zeros(y.shape)
         while recorded < len(stops):
             inside = stops[recorded : recorded + CALL_STOPS]
@@ -148,7 +181,9 @@ def descent_coefficients(
             # All calls have the same number of stops, so that they share one compiled program.
             padded = np.full(CALL_STOPS, min(done + limit, stops[-1]) if len(inside) < CALL_STOPS else inside[-1])
             padded[: len(inside)] = inside
-            state, values = _steps(loss, nesterov, state, *arrays, rows, learning_rate, momentum, ridge, done, padded)
+            state, values = _steps(
+                loss, nesterov, state, *arrays, rows, shrinking, learning_rate, momentum, ridge, done, padded
+            )
             coefficients[recorded : recorded + len(inside)] = values[: len(inside)]
             recorded, done = recorded + len(inside), int(padded[-1])
             if progress is not None:
@@ -165,6 +200,7 @@ def _steps(
     y: Array,
     f0: Array,
     batches: Array | None,
+    shrinking: tuple[Array, Array] | None,
     learning_rate: Array | float,
     momentum: Array | float,
     ridge: Array | float,
@@ -182,12 +218,13 @@ def _steps(
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         c, v = state
+        start = f0 if shrinking is None else f0 + shrinking[0][i] * shrinking[1]
         if batches is None:
-            g = gradient(f0 + product(k, c), y) + ridge * c
+            g = gradient(start + product(k, c), y) + ridge * c
         else:
             rows = batches[i]
             scale = len(y) / len(rows) if loss.reduction == "sum" else 1.0
-            g = (ridge * c).at[rows].add(scale * gradient(f0[rows] + product(k[rows], c), y[rows]))
+            g = (ridge * c).at[rows].add(scale * gradient(start[rows] + product(k[rows], c), y[rows]))
         v = momentum * v + g
         return c - learning_rate * (g + momentum * v if nesterov else v), v
 

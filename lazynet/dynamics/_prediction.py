@@ -17,12 +17,14 @@ from jaxtyping import Float
 
 from lazynet.arguments import check_callback, check_flag, check_number, described
 from lazynet.arrays import float64_array, real_array
-from lazynet.dynamics._coefficients import check_batches, dense_kernel, descent_coefficients
+from lazynet.dynamics._coefficients import Decay, check_batches, decay_shares, dense_kernel, descent_coefficients
 from lazynet.dynamics._flow import flow_coefficients
 from lazynet.dynamics._laws import Law
 from lazynet.dynamics._modes import TOLERANCE
 from lazynet.dynamics._trajectory import (
     AnyKernel,
+    Origin,
+    Problem,
     Trajectory,
     trajectory_from_coefficients,
     trajectory_from_modes,
@@ -46,6 +48,8 @@ def kernel_descent(
     momentum: float = 0.0,
     nesterov: bool = False,
     ridge: float = 0.0,
+    weight_decay: float = 0.0,
+    origin: Origin | None = None,
     batches: AnyArray | None = None,
     f0: float | AnyArray = 0.0,
     k_test: Float[AnyArray, "n_test n"] | Float[AnyArray, "n_test k n k"] | CrossOperator | None = None,
@@ -60,13 +64,14 @@ def kernel_descent(
 
     For the squared loss, the iteration is u(j+1) = u(j) - eta K (u(j) - y) (Arora et al. 2019, section 4). All steps
     are computed at once in closed form, and eigenvalues that are zero up to rounding are set to zero. For other losses,
-    Nesterov momentum or mini-batches, each step costs one product with K, or with the rows of K that belong to the
-    batch. Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect
-    to the parameters. With Nesterov momentum, theta <- theta - eta (g + mu v).
+    Nesterov momentum, weight decay or mini-batches, each step costs one product with K, or with the rows of K that
+    belong to the batch. Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient
+    with respect to the parameters. With Nesterov momentum, theta <- theta - eta (g + mu v).
 
     A ridge beta adds the penalty 1/2 beta ||theta - theta_0||^2 to the loss, so g includes beta (theta - theta_0). With
     u = f_0 + K c and the squared loss, a step without momentum is c <- c - eta (f_0 + K c - y + beta c). It converges
-    to kernel ridge regression, f_0 + K (K + beta I)^-1 (y - f_0).
+    to kernel ridge regression, f_0 + K (K + beta I)^-1 (y - f_0). Weight decay w, which pulls the parameters toward
+    zero, adds w theta to g; it also needs the outputs of the linear part at theta_0.
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`; or a
@@ -81,6 +86,8 @@ def kernel_descent(
         nesterov: Whether to use Nesterov momentum. Requires a positive `momentum`.
         ridge: Coefficient beta of the penalty, nonnegative. The penalty is added to the sum of the losses over
             examples, or to their mean for a loss that is a mean. It is not rescaled in mini-batches.
+        weight_decay: Factor w of the weight decay, nonnegative.
+        origin: `lazynet.Origin` of the linear model, which weight decay requires.
         batches: Indices of the examples in each step's batch, an integer array of shape (number of steps, B). The
             gradient of a summed loss is scaled by n / B. Defaults to the full batch.
         f0: Initial prediction on the training set, a number or an array with the same shape as y.
@@ -89,10 +96,10 @@ def kernel_descent(
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, outputs).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for a `Spectrum` and for up to 1000 examples, and to "krylov" otherwise. Allowed only for the squared loss
-            on the full batch, without Nesterov momentum.
+            on the full batch, without Nesterov momentum and weight decay.
         tolerance: Target error, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a kernel stored in float32.
-            A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the error. Allowed only for
-            the squared loss on the full batch, without Nesterov momentum.
+            A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the error. Allowed only
+            where `method` can be given.
         progress: Function that is called repeatedly with the number of kernel products so far and the current
             truncation error.
 
@@ -121,22 +128,50 @@ def kernel_descent(
     steps = _checked_steps(steps)
     law = Law(learning_rate * steps, steps, learning_rate, momentum, ridge)
     k, problem = validated(k, y, f0, k_test, f0_test)
-    if loss == squared() and batches is None and not nesterov:
+    origin = _checked_origin(check_number("weight_decay", weight_decay), origin, problem)
+    if loss == squared() and batches is None and not nesterov and not weight_decay:
         return trajectory_from_modes(k, problem, law, method, tolerance, progress)
     for name, value in (("method", method), ("tolerance", tolerance)):
         if value is not None:
             raise ValueError(
-                f"{name} must be None unless the squared loss is used on the full batch without Nesterov momentum, got "
-                f"{value!r}."
+                f"{name} must be None unless the squared loss is used on the full batch without Nesterov momentum and "
+                f"weight decay, got {value!r}."
             )
     loss.check_targets(problem.y)
     if batches is not None:
         batches = check_batches(batches, len(problem.y), int(steps.max()))
-    kernel = dense_kernel(k)
+    kernel, decay = dense_kernel(k), None
+    if origin is not None:
+        shares = decay_shares(weight_decay, ridge, learning_rate, momentum, nesterov, int(steps.max()))
+        decay = Decay(weight_decay, shares, origin.train)
     coefficients = descent_coefficients(
-        kernel, problem.y, problem.f0, loss, learning_rate, momentum, nesterov, ridge, batches, steps, progress
+        kernel, problem.y, problem.f0, loss, learning_rate, momentum, nesterov, ridge, batches, decay, steps, progress
     )
-    return trajectory_from_coefficients(kernel, problem, law, coefficients, 0.0)
+    shares_at = None if decay is None else decay.shares[steps]
+    return trajectory_from_coefficients(kernel, problem, law, coefficients, 0.0, origin, shares_at)
+
+
+def _checked_origin(weight_decay: float, origin: Origin | None, problem: Problem) -> Origin | None:
+    """Return the origin with checked arrays, or None without weight decay.
+
+    Raises:
+        ValueError: If the origin is missing or given without need, or if its arrays do not match the problem.
+    """
+    if not weight_decay:
+        if origin is not None:
+            raise ValueError("origin must be None without weight_decay.")
+        return None
+    if not isinstance(origin, Origin):
+        raise ValueError(f"origin must be a lazynet.Origin if weight_decay is given, got {described(origin)}.")
+    train = float64_array("origin.train", origin.train)
+    if train.shape != problem.y.shape:
+        raise ValueError(f"origin.train must have the shape {problem.y.shape} of y, got shape {train.shape}.")
+    test = None
+    if problem.k_test is not None:
+        test = float64_array("origin.test", np.zeros(0) if origin.test is None else origin.test)
+        if test.shape != problem.f0_test.shape:
+            raise ValueError(f"origin.test must have shape {problem.f0_test.shape} to match k_test, got {test.shape}.")
+    return Origin(train, test, check_number("origin.norm", origin.norm))
 
 
 @entry

@@ -44,6 +44,31 @@ class Trajectory(NamedTuple):
     displacement: Float[np.ndarray, " s"]
 
 
+class Origin(NamedTuple):
+    """What weight decay needs to know of the initial parameters theta_0 of a linear model f_0 + Z (theta - theta_0).
+
+    For a network, Z is its Jacobian J at initialization, and J theta_0 is the derivative of its outputs along theta_0:
+    `jax.jvp(lambda params: network.apply({**variables, "params": params}, x), (params_0,), (params_0,))[1]`.
+
+    Attributes:
+        train: Z theta_0 on the training set, with the shape of the targets.
+        test: Z theta_0 on the test set, shape (n_test,) or (n_test, outputs), or None if there is no test kernel.
+        norm: Norm of theta_0.
+
+    >>> import numpy as np, lazynet as lz
+    >>> origin = lz.Origin(train=np.array([2.0]), test=None, norm=2.0)  # f = theta, theta_0 = 2
+    >>> path = lz.kernel_descent(
+    ...     np.eye(1), np.zeros(1), learning_rate=0.5, steps=1, f0=2.0, weight_decay=1.0, origin=origin
+    ... )
+    >>> path.train[1]
+    array([0.])
+    """
+
+    train: np.ndarray
+    test: np.ndarray | None
+    norm: float
+
+
 class Problem(NamedTuple):
     """Targets, initial predictions and test kernel, with consistent shapes.
 
@@ -172,9 +197,18 @@ def trajectory_from_modes(
 
 @allow_overflow
 def trajectory_from_coefficients(
-    k: DenseKernel, problem: Problem, law: Law, coefficients: np.ndarray, truncation: float
+    k: DenseKernel,
+    problem: Problem,
+    law: Law,
+    coefficients: np.ndarray,
+    truncation: float,
+    origin: Origin | None = None,
+    shares: np.ndarray | None = None,
 ) -> Trajectory:
-    """Compute the trajectory from coefficients of shape (s, n, ...), using one product with each kernel."""
+    """Compute the trajectory from coefficients of shape (s, n, ...), using one product with each kernel.
+
+    With weight decay, the shares b of theta_0 at each time are given too, shape (s,).
+    """
 
     def predict(kernel: np.ndarray | CrossOperator) -> np.ndarray:
         if problem.coupled:
@@ -185,9 +219,18 @@ def trajectory_from_coefficients(
         return np.moveaxis(product.reshape(len(product), *columns.shape[1:]), -1, 0)
 
     moved = predict(k.matrix)
-    test = None if problem.k_test is None else problem.f0_test + predict(problem.k_test)
-    displacement = np.sqrt(np.maximum(np.sum((coefficients * moved).reshape(len(moved), -1), axis=1), 0))
     error = k.error(coefficients, moved, truncation)
+    moved_test = None if problem.k_test is None else predict(problem.k_test)
+    # The squared displacement is c' K c, plus the terms that involve theta_0.
+    squares = np.sum((coefficients * moved).reshape(len(moved), -1), axis=1)
+    if origin is not None and shares is not None:
+        along = np.sum((coefficients * origin.train).reshape(len(moved), -1), axis=1)
+        squares = squares + 2 * shares * along + (shares * origin.norm) ** 2
+        moved = moved + np.multiply.outer(shares, origin.train)
+        if moved_test is not None:
+            moved_test = moved_test + np.multiply.outer(shares, np.asarray(origin.test))
+    test = None if moved_test is None else problem.f0_test + moved_test
+    displacement = np.sqrt(np.maximum(squares, 0))
     return Trajectory(law.time, problem.f0 + moved, test, law.step, error, displacement)
 
 

@@ -18,6 +18,7 @@ from lazynet.experiment._reference import (
     References,
     limit_trajectory,
     linearized_members,
+    origin_of,
     starts,
 )
 from lazynet.experiment._regression import regression_of_limit, regression_of_members
@@ -320,12 +321,20 @@ def _limit_predictions(
     """Return the infinite-width predictions for each member, with their scores and linearized displacements.
 
     The scores and displacements have shape (members, step). If all members start at zero and are trained on the full
-    batch, they share one prediction, and the shape is (step,).
+    batch without weight decay, they share one prediction, and the shape is (step,).
     """
     from_zero = traits(network).starts_at_zero
-    shared = from_zero and training.batch_size is None
+    shared = from_zero and training.batch_size is None and not training.decays
     paths = [
-        limit_trajectory(limit, data, training, learning_rate, keys[i], *starts(network, trained, i))
+        limit_trajectory(
+            limit,
+            data,
+            training,
+            learning_rate,
+            keys[i],
+            *starts(network, trained, i),
+            origin_of(network, data, trained, i, training),
+        )
         for i in range(1 if shared else len(keys))
     ]
     predicted = {

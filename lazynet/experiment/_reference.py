@@ -13,7 +13,7 @@ from jax import Array
 
 from lazynet.arrays import network_rows
 from lazynet.data import Dataset
-from lazynet.dynamics import Trajectory, kernel_descent
+from lazynet.dynamics import Origin, Trajectory, kernel_descent
 from lazynet.dynamics._modes import EXACT
 from lazynet.experiment._grid import Point
 from lazynet.experiment._members import CellCheckpoint, Trained, train_polynomials
@@ -30,8 +30,10 @@ from lazynet.kernels import (
     same_rows,
     spectrum,
 )
+from lazynet.measures import parameter_norm
 from lazynet.networks import Linearized, Network, at_width, traits
 from lazynet.plan import check_memory, eigenvectors_bytes
+from lazynet.programs import compiled
 from lazynet.training._keys import member_key, start_key
 from lazynet.typing import Variables
 
@@ -145,6 +147,7 @@ def limit_trajectory(
     key: Array,
     f0: Any = 0.0,
     f0_test: Any = 0.0,
+    origin: Origin | None = None,
 ) -> Trajectory:
     """Return kernel descent with the infinite-width kernel and a member's batches, from the given initial outputs."""
     return kernel_descent(
@@ -154,6 +157,7 @@ def limit_trajectory(
         f0=f0,
         k_test=limit.test,
         f0_test=f0_test,
+        origin=origin,
         **training.descent(key, data.n_train),
     )
 
@@ -187,8 +191,8 @@ def linearized_members(
 
     def predicted(member: tuple[int, np.ndarray]) -> tuple[Trajectory | None, float]:
         i, k = member
-        f0 = starts(network, trained, i)
-        path = _own_descent(k, data, *f0, training, keys[i], learning_rate) if descend else None
+        f0, origin = starts(network, trained, i), origin_of(network, data, trained, i, training)
+        path = _own_descent(k, data, *f0, training, keys[i], learning_rate, origin) if descend else None
         k = k[: data.n_train]
         average = k if outputs == "average" else np.einsum("icjc->ij", k) / data.outputs
         error = np.nan if limit is None else np.linalg.norm(average - limit.train) / np.linalg.norm(limit.train)
@@ -220,8 +224,33 @@ def starts(network: Network, trained: Trained, member: int) -> tuple[Any, Any]:
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
 
 
+def origin_of(network: Network, data: Dataset, trained: Trained, member: int, training: Training) -> Origin | None:
+    """Return what weight decay needs to know of a member's initial parameters, or None without weight decay."""
+    if not training.decays:
+        return None
+    variables = jax.tree.map(lambda leaf: leaf[member], trained.variables_0)
+    rows = network_rows(np.concatenate([data.x_train, data.x_test]), "float32")
+    outputs = np.asarray(_along_parameters(network, variables, rows), np.float64)
+    return Origin(outputs[: data.n_train], outputs[data.n_train :], float(parameter_norm(variables["params"])))
+
+
+@compiled(static_argnames="network")
+def _along_parameters(network: Network, variables: Variables, x: Array) -> Array:
+    """Return the derivative of the outputs along the parameters."""
+    fixed = {name: value for name, value in variables.items() if name != "params"}
+    params = variables["params"]
+    return jax.jvp(lambda params: network.apply({**fixed, "params": params}, x), (params,), (params,))[1]
+
+
 def _own_descent(
-    k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, key: Array, learning_rate: float
+    k: np.ndarray,
+    data: Dataset,
+    f0: Any,
+    f0_test: Any,
+    training: Training,
+    key: Array,
+    learning_rate: float,
+    origin: Origin | None,
 ) -> Trajectory:
     """Return kernel descent with a member's own kernel K_0 and batches.
 
@@ -237,6 +266,7 @@ def _own_descent(
         f0=f0,
         k_test=k[data.n_train :],
         f0_test=f0_test,
+        origin=origin,
         **training.descent(key, data.n_train),
     )
 

@@ -194,7 +194,13 @@ class Training:
     def has_closed_form(self) -> bool:
         """True if kernel descent predicts the outcome in closed form."""
         full_batch = self.loss == squared() and self.batch_size is None
-        return self.followed and full_batch and not getattr(self.optimizer, "nesterov", False)
+        stepwise = any(getattr(self.optimizer, name, None) for name in ("nesterov", "weight_decay"))
+        return self.followed and full_batch and not stepwise
+
+    @property
+    def decays(self) -> bool:
+        """True if weight decay pulls the parameters toward zero."""
+        return bool(isinstance(self.optimizer, Optimizer) and self.optimizer.weight_decay)
 
     def descent(self, key: jax.Array, n: int) -> dict[str, Any]:
         """Return the arguments of `lazynet.kernel_descent` that describe how a member is trained.
@@ -210,6 +216,7 @@ class Training:
         assert isinstance(optimizer, Optimizer)
         settings = {"loss": self.loss, "momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
         settings |= {"ridge": optimizer.ridge, "steps": self.snapshot_steps}
+        settings |= {"weight_decay": optimizer.weight_decay or 0.0}
         if self.batch_size is None:
             return settings
         return settings | {"batches": batch_order_of(batch_key(key), n, self.batch_size, self.steps)}

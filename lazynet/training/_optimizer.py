@@ -109,12 +109,12 @@ class Optimizer:
     @property
     def is_descent(self) -> bool:
         """True if every step is theta <- theta - eta grad L with a constant eta."""
-        return self.is_linear and not self.momentum and not self.ridge
+        return self.is_linear and not self.momentum and not self.ridge and not self.weight_decay
 
     @property
     def is_linear(self) -> bool:
-        """True for descent at a constant rate without weight decay, possibly with momentum and a ridge."""
-        return self.name == "sgd" and not self.weight_decay and self.schedule is None
+        """True for gradient descent at a constant rate, possibly with momentum, a ridge and weight decay."""
+        return self.name == "sgd" and self.schedule is None
 
     def __call__(self, learning_rate: float | Array) -> optax.GradientTransformation:
         """Return the optax transformation for a given learning rate."""

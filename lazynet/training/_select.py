@@ -33,8 +33,8 @@ def is_followed(optimizer: UpdateRule) -> bool:
         optimizer: A `lazynet.Optimizer`, or a function of the learning rate that returns an optax optimizer.
 
     Returns:
-        True for gradient descent at a constant learning rate, possibly with momentum and a ridge. If the optimizer is a
-        function of the learning rate rather than a `lazynet.Optimizer`, the result is always False.
+        True for gradient descent at a constant learning rate, possibly with momentum, a ridge and weight decay. If the
+        optimizer is a function of the learning rate rather than a `lazynet.Optimizer`, the result is always False.
     """
     return isinstance(optimizer, Optimizer) and optimizer.is_linear
 

@@ -1,4 +1,4 @@
-"""Training with a ridge towards the start, and Nesterov momentum, compared with descent in explicit parameters."""
+"""Test training with a ridge penalty and Nesterov momentum against gradient descent on explicit parameters."""
 
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ RIDGES = [1e-3 * LARGEST, 0.1 * LARGEST, 3 * LARGEST]
 STARTS = {"f0": F0, "k_test": K_TEST, "f0_test": F0_TEST}
 
 
-def descend(ridge, rate, momentum=0.0, nesterov=False, loss=None, batches=None, steps=STEPS):
-    """Train the linear model by optax, and return the parameters after every step."""
+def descend(ridge, rate, momentum=0.0, nesterov=False, loss=None, batches=None, steps=STEPS, decay=0.0, theta_0=0.0):
+    """Train the linear model with optax, and return the parameters after every step."""
     loss = loss or lz.losses.get_loss("squared")
     with float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         rule = optax.sgd(rate, momentum=momentum or None, nesterov=nesterov)
@@ -40,7 +40,8 @@ def descend(ridge, rate, momentum=0.0, nesterov=False, loss=None, batches=None, 
 
         def step(carry, rows):
             def penalized(theta):
-                return scale * loss(f0[rows] + z[rows] @ theta, y[rows]) + ridge / 2 * jnp.sum(theta**2)
+                penalty = ridge / 2 * jnp.sum(theta**2) + decay / 2 * jnp.sum((theta_0 + theta) ** 2)
+                return scale * loss(f0[rows] + z[rows] @ theta, y[rows]) + penalty
 
             theta, state = carry
             update, state = rule.update(jax.grad(penalized)(theta), state)
@@ -60,7 +61,7 @@ def assert_is_path(trajectory, path):
 @pytest.mark.parametrize("method", ["exact", "krylov"])
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 @pytest.mark.parametrize("ridge", RIDGES[1:])
-def test_every_step_is_that_of_descent_in_parameters(ridge, momentum, method):
+def test_every_step_equals_descent_on_parameters(ridge, momentum, method):
     rate = 1.5 / (LARGEST + ridge)
     trajectory = lz.kernel_descent(
         K, Y, learning_rate=rate, steps=STEPS, momentum=momentum, ridge=ridge, method=method, tolerance=1e-9, **STARTS
@@ -89,6 +90,40 @@ def test_other_losses_and_batches_are_followed_step_by_step(options, ridge):
     trajectory = lz.kernel_descent(K, Y, learning_rate=rate, steps=STEPS, ridge=ridge, **options, **STARTS)
     loss = lz.losses.get_loss(options.pop("loss", "squared"))
     assert_is_path(trajectory, descend(ridge, rate, loss=loss, **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.8, "nesterov": True, "batches": 4, "loss": "logistic"}])
+@pytest.mark.parametrize("ridge", [0.0, RIDGES[1]])
+def test_weight_decay_pulls_toward_zero(options, ridge):
+    theta_0, decay = RNG.normal(size=FEATURES), 0.3
+    origin = lz.Origin(Z @ theta_0, Z_TEST @ theta_0, float(np.linalg.norm(theta_0)))
+    rate, options = 0.3 / (LARGEST + ridge + decay), dict(options)
+    if "batches" in options:
+        options["batches"] = np.random.default_rng(2).integers(N, size=(STEPS, 4))
+    trajectory = lz.kernel_descent(
+        K, Y, learning_rate=rate, steps=STEPS, ridge=ridge, weight_decay=decay, origin=origin, **options, **STARTS
+    )
+    loss = lz.losses.get_loss(options.pop("loss", "squared"))
+    assert_is_path(trajectory, descend(ridge, rate, loss=loss, decay=decay, theta_0=theta_0, **options))
+
+
+def test_weight_decay_needs_its_origin():
+    options = {"learning_rate": 0.1, "steps": 2}
+    good = lz.Origin(np.zeros(N), None, 1.0)
+    with pytest.raises(ValueError, match=r"origin must be a lazynet\.Origin if weight_decay is given, got None"):
+        lz.kernel_descent(K, Y, weight_decay=0.1, **options)
+    with pytest.raises(ValueError, match="origin must be None without weight_decay"):
+        lz.kernel_descent(K, Y, origin=good, **options)
+    with unchecked():
+        for origin, message in (
+            (good._replace(train=np.zeros(3)), r"origin\.train must have the shape"),
+            (good, r"origin\.test must have shape"),
+            (lz.Origin(np.zeros(N), np.zeros(N_TEST), -1.0), r"origin\.norm must be"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                lz.kernel_descent(K, Y, weight_decay=0.1, origin=origin, **options, **STARTS)
+        with pytest.raises(ValueError, match="weight_decay must be"):
+            lz.kernel_descent(K, Y, weight_decay=-0.1, origin=good, **options)
 
 
 def test_nesterov_momentum_is_a_written_out_recursion_and_not_the_heavy_ball():
@@ -134,7 +169,7 @@ def test_flow_is_a_matrix_exponential(ridge):
         np.testing.assert_allclose(flow.test[i], F0_TEST + K_TEST @ c, rtol=1e-9, atol=1e-10)
 
 
-def test_flow_on_another_loss_is_that_of_scipy():
+def test_flow_on_another_loss_agrees_with_scipy():
     ridge, times = RIDGES[1], np.array([0.0, 1.0, 30.0])
 
     def velocity(t, c):
@@ -148,7 +183,7 @@ def test_flow_on_another_loss_is_that_of_scipy():
 
 
 def test_the_error_of_the_krylov_method_is_at_least_the_true_error():
-    """The spectrum decays slowly and training is short, so few products leave an error that can be measured."""
+    """The spectrum decays slowly, so that a few kernel products leave a measurable error."""
     random, n, checked = np.random.default_rng(5), 200, 0
     vectors = np.linalg.qr(random.normal(size=(n, n)))[0]
     for trial in range(30):
@@ -207,7 +242,7 @@ def test_ensembles_of_networks_with_a_ridge_agree_with_neural_tangents():
 
 @pytest.mark.parametrize("rate", [None, 0.4])
 def test_ensembles_with_a_ridge_are_linear_maps_of_the_start(rate):
-    """The mean and covariance follow from the trajectories that start from each unit vector."""
+    """Compare the mean and covariance with those computed from the trajectories that start at each unit vector."""
     ridge, times = RIDGES[1], [0.0, 2.0, 40.0]
     root = RNG.normal(size=(N + N_TEST, N + N_TEST))
     start = root @ root.T
@@ -233,7 +268,7 @@ def test_ensembles_with_a_ridge_are_linear_maps_of_the_start(rate):
         np.testing.assert_allclose(covariance, linear @ start @ np.swapaxes(linear, 1, 2), rtol=1e-8, atol=1e-8)
 
 
-def test_the_posterior_is_that_of_conditioning_a_gaussian():
+def test_the_posterior_equals_a_conditioned_gaussian():
     noise, inner = 0.2, RNG.normal(size=(N + N_TEST, N + N_TEST))
     s = inner @ inner.T
     inverse = np.linalg.inv(s + np.diag(np.r_[np.full(N, noise), np.zeros(N_TEST)]))

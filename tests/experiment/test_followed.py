@@ -1,4 +1,4 @@
-"""Predictions for momentum, mini-batches, other losses and a ridge, compared with loops in explicit parameters."""
+"""Test predictions for momentum, mini-batches, other losses and a ridge against loops over explicit parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ CASES = {
     "nesterov": {"optimizer": lz.Optimizer(momentum=0.8, nesterov=True), "learning_rate": 0.02},
     "batches": {"batch_size": 7, "learning_rate": 0.05},
     "ridge": {"optimizer": lz.Optimizer(ridge=3.0)},
+    "decay": {"optimizer": lz.Optimizer(momentum=0.5, ridge=1.0, weight_decay=2.0), "learning_rate": 0.05},
     "logistic": {"loss": "logistic", "learning_rate": 1.0},
     "hinge": {"loss": "hinge", "learning_rate": 0.3},
     "softmax": {"loss": "softmax", "learning_rate": 2.0},
@@ -52,30 +53,42 @@ def swept(name, symmetric=False, **options):
     return network, data, lz.sweep(network, data, WIDTHS, SEEDS, STEPS, measure=measure, progress=False, **options)
 
 
-def linear_path(features, f0, data, rate, options, batches):
-    """Train the linear model f0 + features @ theta in float64, and return its outputs on all rows after every step."""
+def linear_path(features, f0, data, rate, options, batches, theta_0=None, drawn=0.0):
+    """Train the linear model f0 + features @ theta in float64, and return its outputs on all rows after every step.
+
+    Weight decay acts on theta_0 + theta. If theta_0 is None, it has shrunk by a share that is followed by a loop, and
+    `drawn` is the derivative of the outputs along it.
+    """
     loss, optimizer = lz.losses.get_loss(options.get("loss", "squared")), options.get("optimizer", lz.Optimizer())
-    shape = f0.shape
+    shape, decay = f0.shape, optimizer.weight_decay or 0.0
+    shares, share, v = [], 0.0, 0.0
+    for _ in range(STEPS + 1):
+        shares.append(share)
+        v = optimizer.momentum * v + decay * (1 + share) + optimizer.ridge * share
+        share -= rate * v
 
-    def model(theta, rows):
-        return f0[rows] + (features[rows] @ theta).reshape(len(rows), *shape[1:])
+    def model(theta, rows, share):
+        return f0[rows] + share * drawn[rows] + (features[rows] @ theta).reshape(len(rows), *shape[1:])
 
-    def gradient(theta, rows):
+    def gradient(theta, rows, share):
         scale = N / len(rows) if loss.reduction == "sum" else 1.0
-        return scale * jax.grad(lambda theta: loss(model(theta, rows), y[rows]))(theta) + optimizer.ridge * theta
+        slope = scale * jax.grad(lambda theta: loss(model(theta, rows, share), y[rows]))(theta)
+        return slope + optimizer.ridge * theta + decay * (theta if theta_0 is None else theta_0 + theta)
 
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         features, f0, y = jnp.asarray(features), jnp.asarray(f0), jnp.asarray(data.y_train)
+        drawn = jnp.asarray(np.broadcast_to(0.0 if theta_0 is not None else drawn, shape))
         theta, everything = jnp.zeros(features.shape[-1]), jnp.arange(len(f0))
         rule = optax.sgd(rate, momentum=optimizer.momentum or None, nesterov=optimizer.nesterov)
         rows = np.tile(np.arange(N), (STEPS, 1)) if batches is None else batches
 
-        def step(carry, rows):
-            theta, state = carry
-            update, state = rule.update(gradient(theta, rows), state)
-            return (theta + update, state), model(theta + update, everything)
+        def step(carry, given):
+            (theta, state), (rows, share, after) = carry, given
+            update, state = rule.update(gradient(theta, rows, share), state)
+            return (theta + update, state), model(theta + update, everything, after)
 
-        path = jax.lax.scan(step, (theta, rule.init(theta)), jnp.asarray(rows))[1]
+        given = jnp.asarray(rows), jnp.asarray(shares[:-1]), jnp.asarray(shares[1:])
+        path = jax.lax.scan(step, (theta, rule.init(theta)), given)[1]
         return np.concatenate([np.asarray(f0)[None], path])
 
 
@@ -115,8 +128,10 @@ def test_gaps_are_those_to_linear_models_trained_in_their_parameters(name):
                 jacobian = jax.tree.leaves(jax.jacrev(apply)(variables["params"]))
         features = np.concatenate([np.asarray(part).reshape(*f0.shape, -1) for part in jacobian], axis=-1)
         f = at.outputs.values
-        for gap, rows in (("linearization_gap", features), ("kernel_gap", limit_features)):
-            path = linear_path(rows, f0, data, rate, CASES[name], batches)[result.step.values]
+        theta_0 = np.concatenate([np.ravel(part) for part in jax.tree.leaves(variables["params"])])
+        own, limit = (features, theta_0, 0.0), (limit_features, None, features @ theta_0)
+        for gap, (rows, *start) in (("linearization_gap", own), ("kernel_gap", limit)):
+            path = linear_path(rows, f0, data, rate, CASES[name], batches, *start)[result.step.values]
             for part, expected in zip(("train", "test"), gaps(f, path), strict=True):
                 np.testing.assert_allclose(at[f"{gap}_{part}"], expected, rtol=2e-3, atol=2e-6)
             if gap == "kernel_gap":
@@ -151,7 +166,7 @@ def test_the_verdict_answers_for_both_predictions():
     assert {row.prediction for row in verdict.regimes} == {"linearization", "infinite_width"}
     assert "It follows the infinite-width kernel" in verdict.answer or "It may or may not" in verdict.answer
     assert verdict.row("kernel_gap_train").predicted == -0.5
-    # The inequalities are about plain full-batch descent.
+    # The inequalities hold only for plain full-batch descent.
     assert not verdict.inequalities
 
 
@@ -204,7 +219,7 @@ def test_wrong_orders_are_refused(arguments, message):
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_a_ridge_pulls_every_parameter_towards_its_start(momentum):
+def test_a_ridge_pulls_every_parameter_toward_its_start(momentum):
     ridge, rate, steps = 2.0, 0.02, 25
     network, optimizer = (
         lz.TwoLayer(width=12, symmetric=False, train="both"),
@@ -271,9 +286,9 @@ def test_rates_above_the_limit_of_momentum_and_ridge_are_announced():
         )
 
 
-def test_optimizers_that_are_not_linear_have_no_infinite_width_prediction():
+def test_schedules_and_other_optimizers_have_no_infinite_width_prediction():
     schedule = lz.Optimizer(schedule=lambda step: 0.9 ** jnp.float32(step))
-    for optimizer in (lz.Optimizer(weight_decay=0.1), schedule, optax.adagrad):
+    for optimizer in (schedule, optax.adagrad):
         result = lz.sweep(lz.TwoLayer(width=8), TWO, [8], 1, 3, optimizer=optimizer, learning_rate=0.01, progress=False)
         assert "kernel_train_loss" not in result
         assert "linearization_gap_train" in result

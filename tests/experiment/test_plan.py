@@ -77,14 +77,14 @@ def test_doubles_other_losses_and_optimizers_and_scales():
     (_, single), (_, double) = (jobs([128], dtype=dtype) for dtype in ("float32", "float64"))
     assert double.bytes["variables"] == 2 * single.bytes["variables"]
     _, logistic = jobs([128], loss="logistic")
-    # No kernel is diagonalized, because other losses are followed step by step.
+    # No kernel is diagonalized, because kernel descent on another loss is computed step by step.
     assert logistic.flops["eigenvectors"] == logistic.flops["linearized"] == 0
     assert logistic.flops["kernel descent"] == 2 * 3 * 10 * 64**2
     assert single.flops["kernel descent"] == 0 < single.flops["eigenvectors"]
     # The state of Adam consists of the weights, their two moments and the number of steps.
     _, adam = jobs([128], optimizer="adam")
     assert adam.bytes["states"] == 3 * 4 * (3 * 128 * 64 + 1)
-    # No kernel follows Adam, so the linearized network is trained.
+    # Kernel descent cannot predict Adam, so the linearized network itself is trained.
     assert adam.flops["linearized"] == 2 * adam.flops["training"] > 0
     assert adam.bytes["kernels of networks"] == 8 * 64**2
     *_, wide = jobs([128], dtype="float64")

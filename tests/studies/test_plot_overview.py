@@ -182,7 +182,7 @@ def test_one_width_and_one_seed_have_a_figure_too(result, part):
     [
         # Training only the readout does not change the kernel, and each network has its own kernel prediction.
         ({"train": "readout", "symmetric": False, "output_scale": lambda m: m**-0.25}, {}),
-        # Nothing but the linearization follows this optimizer.
+        # A schedule has no infinite-width prediction, so only the linearization is compared.
         ({}, {"optimizer": lz.Optimizer("sgd", schedule=lambda step: 0.99**step), "learning_rate": 0.01}),
     ],
     ids=["own_start", "schedule"],

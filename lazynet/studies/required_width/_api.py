@@ -312,7 +312,7 @@ def make_search(
             )
         if not training.predicts_limit(data.n_train):
             raise ValueError(
-                "of must be 'linearization' unless the optimizer is 'sgd' without weight decay and schedule and, if "
+                "of must be 'linearization' unless the optimizer is 'sgd' without a schedule and, if "
                 f"kernel descent has no closed form, there are at most {FACTORED} examples, got 'infinite_width'."
             )
     return search
