@@ -104,8 +104,7 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
     matrix = operator.dense()
     if len(matrix) > FACTORED:
         raise ValueError(
-            f"k must have at most {FACTORED} rows when using mini-batches or a loss other than the squared loss, got "
-            f"{len(matrix)}."
+            f"k must have at most {FACTORED} rows where kernel descent or flow has no closed form, got {len(matrix)}."
         )
     lambda_max = largest_eigenvalue(matrix)
     shifted = matrix.copy()

@@ -58,7 +58,7 @@ def kernel_descent(
     tolerance: float | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Trajectory:
-    """Predict gradient descent with a fixed kernel; without momentum or a ridge, u <- u - eta K grad L(u), u(0) = f0.
+    """Predict gradient descent with a fixed kernel; in the simplest case, u <- u - eta K grad L(u) from u(0) = f0.
 
     The predictions are the outputs of a linear model with kernel K whose parameters are trained by gradient descent.
 
@@ -70,8 +70,9 @@ def kernel_descent(
 
     A ridge beta adds the penalty 1/2 beta ||theta - theta_0||^2 to the loss, so g includes beta (theta - theta_0). With
     u = f_0 + K c and the squared loss, a step without momentum is c <- c - eta (f_0 + K c - y + beta c). It converges
-    to kernel ridge regression, f_0 + K (K + beta I)^-1 (y - f_0). Weight decay w, which pulls the parameters toward
-    zero, adds w theta to g; it also needs the outputs of the linear part at theta_0.
+    to kernel ridge regression, f_0 + K (K + beta I)^-1 (y - f_0). Weight decay w pulls the parameters toward zero: it
+    adds w theta to g. It requires Z theta_0 and norm(theta_0), given by `origin`, where Z is the Jacobian of the linear
+    model.
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`; or a
@@ -159,18 +160,22 @@ def _checked_origin(weight_decay: float, origin: Origin | None, problem: Problem
     """
     if not weight_decay:
         if origin is not None:
-            raise ValueError("origin must be None without weight_decay.")
+            raise ValueError(f"origin must be None if weight_decay is 0, got {described(origin)}.")
         return None
     if not isinstance(origin, Origin):
-        raise ValueError(f"origin must be a lazynet.Origin if weight_decay is given, got {described(origin)}.")
+        raise ValueError(f"origin must be a lazynet.Origin if weight_decay is positive, got {described(origin)}.")
     train = float64_array("origin.train", origin.train)
     if train.shape != problem.y.shape:
         raise ValueError(f"origin.train must have the shape {problem.y.shape} of y, got shape {train.shape}.")
+    if not np.isfinite(train).all():
+        raise ValueError("origin.train must be finite, got NaN or infinity.")
     test = None
     if problem.k_test is not None:
         test = float64_array("origin.test", np.zeros(0) if origin.test is None else origin.test)
         if test.shape != problem.f0_test.shape:
             raise ValueError(f"origin.test must have shape {problem.f0_test.shape} to match k_test, got {test.shape}.")
+        if not np.isfinite(test).all():
+            raise ValueError("origin.test must be finite, got NaN or infinity.")
     return Origin(train, test, check_number("origin.norm", origin.norm))
 
 

@@ -45,7 +45,7 @@ class Trajectory(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What weight decay needs to know of the initial parameters theta_0 of a linear model f_0 + Z (theta - theta_0).
+    """Initial parameters theta_0 of a linear model f_0 + Z (theta - theta_0), as seen through Z, for weight decay.
 
     For a network, Z is its Jacobian J at initialization, and J theta_0 is the derivative of its outputs along theta_0:
     `jax.jvp(lambda params: network.apply({**variables, "params": params}, x), (params_0,), (params_0,))[1]`.
@@ -219,7 +219,6 @@ def trajectory_from_coefficients(
         return np.moveaxis(product.reshape(len(product), *columns.shape[1:]), -1, 0)
 
     moved = predict(k.matrix)
-    error = k.error(coefficients, moved, truncation)
     moved_test = None if problem.k_test is None else predict(problem.k_test)
     # The squared displacement is c' K c, plus the terms that involve theta_0.
     squares = np.sum((coefficients * moved).reshape(len(moved), -1), axis=1)
@@ -229,6 +228,7 @@ def trajectory_from_coefficients(
         moved = moved + np.multiply.outer(shares, origin.train)
         if moved_test is not None:
             moved_test = moved_test + np.multiply.outer(shares, np.asarray(origin.test))
+    error = k.error(coefficients, moved, truncation)
     test = None if moved_test is None else problem.f0_test + moved_test
     displacement = np.sqrt(np.maximum(squares, 0))
     return Trajectory(law.time, problem.f0 + moved, test, law.step, error, displacement)

@@ -213,7 +213,7 @@ def _with_predictions(
     steps, quantities = training.snapshot_steps, catalog()
     for name, values in variables.items():
         if values.ndim >= 2:
-            finite = _without_diverged(values, steps, diverged_at)
+            finite = without_diverged(values, steps, diverged_at)
             held = name in quantities and quantities[name].held
             variables[name] = _held(finite, steps, trained.stopped_at) if held else finite
     limit_variables |= {name: np.asarray(value) for name, value in numbers.items()}
@@ -263,10 +263,10 @@ def network_variables(
     if training.ridge:
         variables["ridge_penalty"] = training.ridge / 2 * variables["displacement"] ** 2
     diverged_at = first_diverged(trained, variables["train_loss"], steps)
-    return {name: _without_diverged(v, steps, diverged_at) for name, v in variables.items()}, diverged_at
+    return {name: without_diverged(v, steps, diverged_at) for name, v in variables.items()}, diverged_at
 
 
-def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
+def without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
     """Replace the values of each diverged member with NaN, starting at the step at which it diverged.
 
     Values have shape (members, step, ...).

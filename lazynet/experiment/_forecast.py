@@ -3,7 +3,8 @@
 The linearized network at step k has known parameters theta_lin(k) = theta_0 + J' c(k), where J is the Jacobian on the
 training set at initialization and f_lin(k) = f_0 + K_0 c(k). The kernel K(k) of the network at these parameters is an
 approximation of the kernel of the trained network, so the outputs of the trained network are forecast by kernel descent
-with a kernel that changes, f(k + 1) = f(k) - eta K(k) (f(k) - y). Between snapshots, K(k) is interpolated linearly.
+with a kernel that changes, f(k + 1) = f(k) - eta K(k + 1/2) (f(k) - y). Between snapshots, K(k) is interpolated
+linearly.
 """
 
 from typing import Any
@@ -13,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lazynet.arrays import network_rows
 from lazynet.data import Dataset
 from lazynet.dynamics import kernel_descent
 from lazynet.experiment._members import Trained
+from lazynet.experiment._reference import LARGEST_EIGENPROBLEM
 from lazynet.experiment._scores import gaps_between
 from lazynet.experiment._training import Training
 from lazynet.kernels import empirical_ntk
@@ -59,7 +62,8 @@ def forecasts_beside(
     starts = [jax.tree.map(lambda leaf, i=i: leaf[i], trained.variables_0) for i in members]
     tables = [forecast_member(network, data, training, rate, variables) for variables in starts]
     table = {name: np.stack([each[name] for each in tables]) for name in tables[0] if name != "kernel"}
-    # Weights may be stored in coordinates of the span of the inputs, in which their norm is smaller.
+    # The stored weights may be coordinates in the span of the inputs, whose norm is too small, so take ||theta_0|| from
+    # the measurements.
     moved, relative = (trained.records[name][:, -1:] for name in ("displacement", "relative_displacement"))
     with np.errstate(invalid="ignore", divide="ignore"):
         table["relative_displacement"] = table["displacement"] * (relative / moved)
@@ -85,10 +89,14 @@ def forecast_member(
         Arrays of shape (step, ...), keyed by name, and `kernel`, the average kernel on the training set at
         initialization.
     """
-    n, steps, zero = data.n_train, training.snapshot_steps, traits(network).starts_at_zero
+    n, steps, starts_at_zero = data.n_train, training.snapshot_steps, traits(network).starts_at_zero
     rows = np.concatenate([data.x_train, data.x_test])
     shape = (len(rows), *data.y_train.shape[1:])
-    f0 = np.zeros(shape) if zero else np.asarray(_outputs(network, variables, jnp.asarray(rows, "float32")), np.float64)
+    f0 = (
+        np.zeros(shape)
+        if starts_at_zero
+        else np.asarray(_outputs(network, variables, network_rows(rows, "float32")), np.float64)
+    )
     residual = (data.y_train - f0[:n]).reshape(-1)
 
     def kernel(at: Variables) -> np.ndarray:
@@ -97,12 +105,14 @@ def forecast_member(
 
     k0, size = kernel(variables), residual.size
     # With the identity as the test kernel, the predictions on the test set are the coefficients c.
-    descent = kernel_descent(k0[:size], residual, learning_rate=rate, steps=steps, k_test=np.eye(size))
+    method: Any = "exact" if size <= LARGEST_EIGENPROBLEM else None
+    options = {"learning_rate": rate, "steps": steps, "method": method}
+    descent = kernel_descent(k0[:size], residual, k_test=np.eye(size), **options)
     coefficients = np.asarray(descent.test)
     linear = f0.reshape(-1) + coefficients @ k0.T
     forecast, facts = [f0.reshape(-1)], traits(network)
     moved: dict[str, list[Any]] = {"displacement": [], "relative_displacement": [], "kernel_drift": []}
-    x, norm = jnp.asarray(data.x_train, "float32"), float(parameter_norm(variables["params"]))
+    x, norm = network_rows(data.x_train, "float32"), float(parameter_norm(variables["params"]))
     before = k0
     for i, c in enumerate(coefficients):
         at = _moved(network, variables, x, jnp.asarray(c.reshape(data.y_train.shape), "float32"))
@@ -125,8 +135,6 @@ def forecast_member(
     for name, f in (("linear_", linear), ("", np.stack(forecast))):
         f = f.reshape(len(steps), *shape)
         table |= {f"{name}train_prediction": f[:, :n], f"{name}test_prediction": f[:, n:]}
-    difference = table["train_prediction"] - data.y_train
-    table["residual_norm"] = np.sqrt(np.sum(difference**2, axis=tuple(range(1, difference.ndim))))
     return table | {"kernel": _average(k0[:size], data)}
 
 

@@ -6,10 +6,10 @@ from jax import Array
 
 from lazynet.arrays import network_rows
 from lazynet.data import Dataset
-from lazynet.experiment._cell import Cell
+from lazynet.experiment._cell import DIVERGENCE, Cell, without_diverged
 from lazynet.experiment._forecast import forecast_member
 from lazynet.experiment._grid import Point
-from lazynet.experiment._members import Trained, train_polynomials
+from lazynet.experiment._members import Trained, diverged_snapshots, train_polynomials
 from lazynet.experiment._record import Pack
 from lazynet.experiment._reference import References, limit_trajectory
 from lazynet.experiment._scores import gaps_between, scores
@@ -22,6 +22,7 @@ from lazynet.typing import Variables
 ORDERS = (3,)
 
 
+@DIVERGENCE
 def compute_forecast(point: Point, pack: Pack, rate: float, references: References, order: int | None) -> Cell:
     """Forecast the training of a pack of members from their initial weights.
 
@@ -38,6 +39,7 @@ def compute_forecast(point: Point, pack: Pack, rate: float, references: Referenc
     """
     network, data, training = point.network.clone(width=pack.width), point.data, point.training
     limit = references.limit(point, pack.width)
+    references.check_rate(point, pack.width, rate)
     keys = [member_key(pack.width, seed) for seed in pack.seeds]
     starts = [_start(network, data, key) for key in keys]
     with narrow_products(data.y_train.size):
@@ -54,6 +56,8 @@ def compute_forecast(point: Point, pack: Pack, rate: float, references: Referenc
     else:
         table |= gaps_between("linearization_gap", outputs, linear, data)
     table |= scores(outputs, data, training.loss, traits(network).starts_at_zero)
+    residual = outputs["train_prediction"] - data.y_train
+    table["residual_norm"] = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))
     limit_variables: dict[str, np.ndarray] = {}
     if limit is not None:
         error = [np.linalg.norm(k - limit.train) / np.linalg.norm(limit.train) for k in table.pop("kernel")]
@@ -74,8 +78,14 @@ def compute_forecast(point: Point, pack: Pack, rate: float, references: Referenc
         if shared:
             limit_variables = {name: values[0] for name, values in limit_variables.items()}
         limit_variables |= {name: np.asarray(value) for name, value in limit.numbers(data.y_train).items()}
-    never = np.full(len(keys), NEVER)
-    return Cell({name: v for name, v in table.items() if name != "kernel"}, limit_variables, never, never)
+    steps, never = training.snapshot_steps, np.full(len(keys), NEVER)
+    diverged_at = np.minimum(never, diverged_snapshots(table["train_loss"], steps))
+    variables = {
+        name: without_diverged(values, steps, diverged_at) if values.ndim >= 2 else values
+        for name, values in table.items()
+        if name != "kernel"
+    }
+    return Cell(variables, limit_variables, diverged_at, never)
 
 
 def _start(network: Network, data: Dataset, key: Array) -> Variables:

@@ -326,9 +326,13 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
     Divergence is detected both during training and at snapshots.
     """
     # The training loop does not check the loss after the last step, so check the losses at the snapshots as well.
+    return np.minimum(trained.diverged_at, diverged_snapshots(loss, snapshots))
+
+
+def diverged_snapshots(loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
+    """Return the first snapshot at which each member's loss had diverged, or NEVER, for losses (members, snapshots)."""
     broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
-    at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)
-    return np.minimum(trained.diverged_at, at_snapshot)
+    return np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)
 
 
 @compiled(static_argnames=("network", "measure", "layout", "generator"))

@@ -91,9 +91,9 @@ class Quadratic(Linearized):
 class Cubic(Linearized):
     """The third-order Taylor polynomial of a network in its parameters.
 
-    In two-layer networks whose readout is fixed, the terms of second and third order in the movement change the outputs
-    by amounts of the same order in the width, so that this polynomial is the first that approximates the difference
-    between a network and its linearization.
+    In two-layer networks with a fixed readout, the terms of second and third order in the movement change the outputs
+    by amounts of the same order in the width. Therefore, at least the third order is needed to approximate the
+    difference between a network and its linearization.
     """
 
     order: ClassVar[int] = 3

@@ -110,14 +110,15 @@ def test_weight_decay_pulls_toward_zero(options, ridge):
 def test_weight_decay_needs_its_origin():
     options = {"learning_rate": 0.1, "steps": 2}
     good = lz.Origin(np.zeros(N), None, 1.0)
-    with pytest.raises(ValueError, match=r"origin must be a lazynet\.Origin if weight_decay is given, got None"):
+    with pytest.raises(ValueError, match=r"origin must be a lazynet\.Origin if weight_decay is positive, got None"):
         lz.kernel_descent(K, Y, weight_decay=0.1, **options)
-    with pytest.raises(ValueError, match="origin must be None without weight_decay"):
+    with pytest.raises(ValueError, match="origin must be None if weight_decay is 0"):
         lz.kernel_descent(K, Y, origin=good, **options)
     with unchecked():
         for origin, message in (
             (good._replace(train=np.zeros(3)), r"origin\.train must have the shape"),
             (good, r"origin\.test must have shape"),
+            (good._replace(train=np.full(N, np.nan)), r"origin\.train must be finite"),
             (lz.Origin(np.zeros(N), np.zeros(N_TEST), -1.0), r"origin\.norm must be"),
         ):
             with pytest.raises(ValueError, match=message):

@@ -50,7 +50,7 @@ def test_gaps_and_movement_are_right_to_leading_order(forecast, sweep):
     assert (sweep.linearization_gap_train.sel(wide).max("step") > 1e-4).all()
 
 
-def test_the_forecasts_beside_a_sweep_are_those_of_its_members(forecast, sweep):
+def test_forecasts_in_a_sweep_match_lz_forecast(forecast, sweep):
     for name in ("linearization_gap_train", "kernel_gap_test", "kernel_drift", "relative_displacement"):
         np.testing.assert_allclose(sweep[f"forecast_{name}"], forecast[name], rtol=1e-4, atol=1e-6)
 
@@ -65,7 +65,7 @@ def test_flips_of_wide_relu_networks_are_forecast():
 
 
 def test_a_forecast_is_descent_with_the_kernels_at_the_linearized_weights():
-    """At every step, the kernel is that of the network at theta_0 + J' c."""
+    """In each step, the kernel is the mean of the network's kernels at theta_0 + J' c before and after the step."""
     network, rate = TANH.clone(width=32), 0.05
     result = lz.forecast(TANH, DATA, [32], [3], 12, learning_rate=rate, snapshots=range(13), progress=False).squeeze(
         drop=True
@@ -185,11 +185,24 @@ def test_several_outputs_and_deep_networks_are_forecast(tmp_path):
     xr.testing.assert_identical(merged.drop_attrs(), alone.drop_attrs())
 
 
+@pytest.mark.filterwarnings("ignore:learning_rate is")
+def test_a_forecast_that_diverges_is_marked(tmp_path):
+    result = lz.forecast(TANH, DATA, [8, 16], 1, 400, learning_rate=20.0, progress=False)
+    assert (result.status == 1).all()
+    assert result.train_loss.isel(step=-1).isnull().all()
+    assert "diverged" in lz.verify(result).answer
+
+
 def test_what_cannot_be_forecast_is_refused():
     for order in (2, True):
         with pytest.raises(ValueError, match="order must be None or 3"):
             lz.forecast(TANH, DATA, [8], order=order)
-    with pytest.raises(ValueError, match="axes must not vary the optimizer or the batch size"):
+    with pytest.raises(ValueError, match="order must be None unless the activation is three times differentiable"):
+        lz.forecast(lz.TwoLayer(width=2), DATA, [8], order=3)
+    with pytest.raises(
+        ValueError,
+        match="axes must vary only fields of the network, n_train, label_noise or learning_rate in",
+    ):
         lz.forecast(TANH, DATA, [8], axes={"momentum": [0.0, 0.9]}, learning_rate=0.01)
     for options in ({"batch_size": 4}, {"optimizer": lz.Optimizer(momentum=0.9)}, {"loss": "logistic"}):
         with pytest.raises(ValueError, match=r"measure\.forecast must be False unless networks are trained by plain"):

@@ -1,4 +1,4 @@
-"""`lazynet.forecast`: what initial weights alone say about training."""
+"""`lazynet.forecast`: forecasts of training from initial weights alone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,8 @@ from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import ORDERS, Measure, check_memory_of, make_spec, make_training
 from lazynet.hosts import is_first, together
-from lazynet.networks import GivenNetwork, Scale
+from lazynet.networks import GivenNetwork, Scale, traits
+from lazynet.plan import check_memory
 from lazynet.programs import entry
 from lazynet.studies.forecast._study import Forecast
 from lazynet.typing import MaybeNone, Result
@@ -42,8 +43,8 @@ def forecast(
     network.
 
     The outputs of the network are forecast by kernel descent with the kernels at these parameters, interpolated between
-    snapshots. Their distances from the two predictions are the forecasts `linearization_gap_*` and `kernel_gap_*`,
-    which are right to leading order in the movement.
+    snapshots. Their distances from the two predictions are the forecasts `linearization_gap_*` and `kernel_gap_*`. For
+    small learning rates and closely spaced snapshots, they are right to leading order in the movement.
 
     Args:
         network: The family of networks; its own width is replaced by each width in `widths`.
@@ -64,8 +65,8 @@ def forecast(
         progress: Whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset` with the same variables as a sweep, or None in a shard or on a host other than the first.
-        `lazynet.verify` and `lazynet.plot` accept it.
+        An `xarray.Dataset` with the variables of a sweep that can be forecast, or None in a shard or on a host other
+        than the first. `lazynet.verify` and `lazynet.plot` accept it.
 
     Raises:
         ValueError: If an argument is invalid. The error is raised before any work starts.
@@ -86,7 +87,20 @@ def forecast(
         training = make_training(steps, snapshots=snapshots, dtype=dtype, measure=Measure(kernel_drift=False))
         spec = make_spec(network, data, widths, seeds, training, learning_rate, axes)
         if not all(point.training.plain for point in spec.points):
-            raise ValueError("axes must not vary the optimizer or the batch size of a forecast.")
+            raise ValueError(
+                "axes must vary only fields of the network, n_train, label_noise or learning_rate in a forecast, got "
+                f"{', '.join(spec.varied)}."
+            )
+        for point in spec.points:
+            layer = traits(point.network).hidden_layer
+            kinked = traits(point.network).kernel_of_signs or (layer is not None and layer.binary_slope)
+            if order is not None and kinked:
+                raise ValueError(
+                    "order must be None unless the activation is three times differentiable, got 3 with the activation "
+                    f"{getattr(point.network, 'activation', None)!r}."
+                )
+            size, rows = point.data.y_train.size, (point.data.n_train + point.data.n_test) * point.data.outputs
+            check_memory(f"A forecast with {size} outputs on the training set", 8 * size * (3 * rows + 2 * size))
         folder = as_run_folder(out)
         if folder is not None and is_first():
             folder.check()

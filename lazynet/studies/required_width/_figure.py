@@ -80,4 +80,4 @@ def _draw_steps(axes: Axes, result: Result) -> None:
     axes.axhline(result.attrs["tolerance"], color="black", **THEORY)
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="gap / RMS of the targets")
     axes.set_title("Largest gap so far, averaged over seeds")
-    axes.legend(title="width", ncols=2)
+    axes.legend(title="width", loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -21,7 +21,7 @@ class ForecastRow:
         quantity: Name of the measured variable in the result.
         forecast: Forecast value, reduced over snapshots as the catalog specifies.
         measured: Measured value, reduced in the same way.
-        ratio: forecast / measured, or NaN if nothing was measured.
+        ratio: forecast / measured, or NaN if the measured value is 0 or a network diverged.
         status: "holds" if the ratio is between 1/2 and 2, "fails" if it is not, and "undecided" if it is NaN.
     """
 
