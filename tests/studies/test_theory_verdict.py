@@ -178,7 +178,9 @@ def test_json_has_all_of_it():
         "tolerance",
         "steps",
         "answer",
+        "verified",
     }
+    assert record["verified"] is None
     row = record["rows"][0]
     assert set(row) == {
         *("quantity", "relation", "predicted", "fitted", "low", "high", "local"),
