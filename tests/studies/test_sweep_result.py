@@ -275,19 +275,16 @@ def test_other_training_is_not_plain():
         assert not make_training(10, snapshots=2, dtype="float32", **options).plain
 
 
-@pytest.mark.whole
-@pytest.mark.parametrize("names", [("momentum", "batches"), ("adam",), ("logistic",)], ids="-".join)
-def test_other_training_has_no_limit_but_a_linearization(names):
-    """Kernel descent does not predict such training, but the linearized network can take the same steps."""
+def _other(*names):
     settings = {"learning_rate": 0.002}
     for name in names:
         settings |= OTHER[name]
     # Adam in optax relies on implicit dtype promotion.
     with jax.numpy_dtype_promotion("standard"):
-        result = lz.sweep(lz.TwoLayer(width=16), DATA, [64, 4096], 1, 10, **settings)
-    for name in result:
-        assert not name.startswith(("kernel_gap", "start_gap", "kernel_train", "kernel_test")), name
-    assert "linearized_displacement" not in result
+        return lz.sweep(lz.TwoLayer(width=16), DATA, [64, 4096], 1, 10, **settings)
+
+
+def _check_linearization(result):
     assert not {"path_bound", "lemma_bound"} & set(result)
     assert "initial_kernel_error" in result
     moved = float(np.sqrt(np.mean(result.residual_norm.isel(step=0) ** 2)) / np.sqrt(DATA.n_train))
@@ -296,6 +293,30 @@ def test_other_training_has_no_limit_but_a_linearization(names):
     # not.
     assert 0 < gap[1] < 0.5 * gap[0]
     assert gap[1] < 0.005 * moved
+    return moved
+
+
+@pytest.mark.whole
+def test_adam_has_no_limit_but_a_linearization():
+    """Descent with the kernel of a linear output does not predict Adam, but the linearized network takes its steps."""
+    result = _other("adam")
+    for name in result:
+        assert not name.startswith(("kernel_gap", "start_gap", "kernel_train", "kernel_test")), name
+    assert "linearized_displacement" not in result
+    _check_linearization(result)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("names", [("momentum", "batches"), ("logistic",)], ids="-".join)
+def test_other_training_has_a_limit_and_a_linearization(names):
+    """Descent in the infinite-width kernel takes the steps of momentum, of mini-batches, and of the logistic loss."""
+    result = _other(*names)
+    moved = _check_linearization(result)
+    start = result.start_gap_train.isel(seed=0, step=-1).values
+    assert 0 < start[1] < 0.5 * start[0]
+    assert start[1] < 0.02 * moved
+    ratio = (result.displacement / result.linearized_displacement).isel(seed=0, step=-1).values
+    assert abs(ratio[1] - 1) < 0.01
 
 
 @pytest.mark.slow
