@@ -82,7 +82,7 @@ def forecast(
     True
     """
     with together():
-        if order is not None and (order not in ORDERS or isinstance(order, bool)):
+        if order is not None and not (isinstance(order, int) and order in ORDERS):
             raise ValueError(f"order must be None or 3, got {order!r}.")
         training = make_training(steps, snapshots=snapshots, dtype=dtype, measure=Measure(kernel_drift=False))
         spec = make_spec(network, data, widths, seeds, training, learning_rate, axes)
