@@ -64,7 +64,13 @@ def check_widths(
     if repeated:
         raise ValueError(f"{name} must be distinct, got {repeated[0]} more than once.")
     for width in ordered:
-        network.clone(width=width)
+        try:
+            network.clone(width=width)
+        except ValueError as error:
+            # Notes mark errors from a user's function, which must stay as they are.
+            if name == "widths" or getattr(error, "__notes__", ()):
+                raise
+            raise ValueError(f"each width in {name} must be a width of the network, got {width}: {error}") from error
         if learning_rate is not None:
             check_scale("learning_rate", learning_rate, width)
     return ordered

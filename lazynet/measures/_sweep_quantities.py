@@ -231,7 +231,7 @@ def _predictions() -> list[Quantity]:
 
 
 def _forecasts(measured: list[Quantity]) -> list[Quantity]:
-    """Return the forecasts that a sweep may contain beside the measured quantities."""
+    """Return the forecasts that a sweep may contain in addition to its measurements."""
     return [
         Quantity(
             f"forecast_{quantity.name}",

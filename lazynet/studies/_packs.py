@@ -1,18 +1,117 @@
-"""Tasks that train packs of networks, for all studies over widths and seeds."""
+"""Studies over widths and seeds, in which each task handles a pack of networks."""
 
 import json
+import time
 import warnings
-from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from lazynet.execution import Arrays, Task, provenance
-from lazynet.experiment import Pack, Record, References, Spec, units_of
-from lazynet.typing import DataArray
+from lazynet.execution import Arrays, Task, TaskProgress, provenance
+from lazynet.experiment import (
+    Cell,
+    CellCheckpoint,
+    Pack,
+    Record,
+    References,
+    Spec,
+    as_json,
+    assemble,
+    units_of,
+)
+from lazynet.typing import DataArray, Result
 
 
-def rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list[dict[int, float]]:
+@dataclass(frozen=True)
+class PackStudy:
+    """A study with one task for each pack of networks. Subclasses add their kind, output, settings and computation.
+
+    Attributes:
+        spec: The specification of the networks and their training.
+        references: The infinite-width kernels, shared by all packs.
+    """
+
+    spec: Spec
+    references: References = field(default_factory=References, kw_only=True)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype used for training."""
+        return self.spec.training.dtype
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the study that are not part of the specification."""
+        return {}
+
+    def request(self) -> str:
+        """Return the specification of the study as canonical JSON."""
+        return as_json(json.loads(self.spec.request()) | self.settings)
+
+    def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the record, reusing the learning rates from the stored record if there is one.
+
+        Args:
+            stored: The stored record, or an empty dictionary.
+        """
+        record = self.spec.record(_rates_of(self.spec, self.references, stored))
+        record.settings.update(self.settings)
+        return record.to_json() | {"begun": time.time()}
+
+    def tasks(self, record: dict[str, Any]) -> list[Task]:
+        """Return one task for each pack of networks.
+
+        Args:
+            record: The record of the study.
+        """
+        plan = Record.from_json(record)
+        return [self._task(number, pack, plan.rates[pack.point][pack.width]) for number, pack in enumerate(plan.packs)]
+
+    def _task(self, number: int, pack: Pack, rate: float) -> Task:
+        def losses(arrays: Arrays) -> dict[str, float]:
+            values = self.losses(arrays).tolist()
+            return {f"width {pack.width}, seed {seed}": loss for seed, loss in zip(pack.seeds, values, strict=True)}
+
+        point = self.spec.points[pack.point]
+        return Task(
+            key=f"{number:06d}",
+            name=f"width {pack.width}",
+            units=units_of(self.spec, pack),
+            compute=partial(self.compute, pack, rate),
+            program=(pack.width, point.program_key, point.training),
+            losses=losses,
+        )
+
+    def compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
+        """Return the arrays of a pack.
+
+        Args:
+            pack: The pack of networks.
+            rate: Learning rate eta.
+            progress: Reports progress.
+            checkpoint: Saves and restores unfinished training, or None.
+        """
+        raise NotImplementedError
+
+    def losses(self, arrays: Arrays) -> np.ndarray:
+        """Return the final loss of each network in a pack.
+
+        Args:
+            arrays: The arrays of the pack.
+        """
+        return np.ravel(Cell.from_arrays(arrays).variables["train_loss"][:, -1])
+
+
+def assemble_cells(record: dict[str, Any], cells: list[Arrays]) -> Result:
+    """Return the result of a study whose packs are cells of a sweep."""
+    result = assemble([Cell.from_arrays(cell) for cell in cells], Record.from_json(record))
+    result.attrs |= study_attributes(record)
+    return result
+
+
+def _rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list[dict[int, float]]:
     """Return the learning rates at each point in the study, keyed by width.
 
     Default rates are read from the stored record. If the record is empty or does not match the study's points and
@@ -33,34 +132,6 @@ def _stored_rates(stored: dict[str, Any]) -> list[dict[int, float]]:
         return Record.from_json(stored).rates
     except (KeyError, TypeError, ValueError, AttributeError):
         return []
-
-
-def pack_task(
-    spec: Spec, number: int, pack: Pack, compute: Callable[..., Arrays], losses: Callable[[Arrays], np.ndarray]
-) -> Task:
-    """Return the task that trains a pack of networks.
-
-    Args:
-        spec: The specification of the study.
-        number: Index of the pack.
-        pack: The pack of networks.
-        compute: Function compute(progress, checkpoint) that returns the pack's arrays.
-        losses: Function that takes these arrays and returns each network's final loss.
-    """
-    point = spec.points[pack.point]
-
-    def by_name(arrays: Arrays) -> dict[str, float]:
-        values = losses(arrays).tolist()
-        return {f"width {pack.width}, seed {seed}": loss for seed, loss in zip(pack.seeds, values, strict=True)}
-
-    return Task(
-        key=f"{number:06d}",
-        name=f"width {pack.width}",
-        units=units_of(spec, pack),
-        compute=compute,
-        program=(pack.width, point.program_key, point.training),
-        losses=by_name,
-    )
 
 
 def squared_losses(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from unchecked import unchecked
 import lazynet as lz
 from lazynet import cli
 from lazynet.studies.required_width import _api as api
+from lazynet.studies.required_width import _settings as settings
+from lazynet.studies.required_width._run import MOST_TRAINED
 from lazynet.studies.required_width._search import Goal, first_lazy, next_width, rounded
 from lazynet.studies.sweep._regime import WidthRegime
 from lazynet.theory import Crossing, crossing, predict_crossing
@@ -55,7 +57,7 @@ def test_the_search_brackets_the_crossing_and_ends_close_to_it(predicted, expone
         assert width not in [row.width for row in rows]
         rows = sorted([*rows, trained(width)], key=lambda row: row.width)
         rounds += 1
-    assert rounds <= api.MOST_TRAINED
+    assert rounds <= MOST_TRAINED
     required = rows[first_lazy(rows)]
     assert required.high <= 0.01
     # The upper end of the interval must be within the tolerance.
@@ -144,13 +146,13 @@ def test_the_figure_is_drawn(found):
 
 @pytest.mark.slow
 def test_the_prediction_is_stored_before_wider_networks_are_trained(tmp_path, monkeypatch, found):
-    run, seen = api.run, []
+    run, seen = settings.run, []
 
     def watched(study, folder, progress):
         seen.append((study.spec.widths[0], (tmp_path / "run/prediction-linearization-0.026.json").exists()))
         return run(study, folder, progress)
 
-    monkeypatch.setattr(api, "run", watched)
+    monkeypatch.setattr(settings, "run", watched)
     again = lz.required_width(NETWORK, DATA, out=tmp_path / "run", **OPTIONS)
     assert [stored for _, stored in seen] == [False] * len(PILOTS) + [True] * (len(seen) - len(PILOTS))
     assert len(seen) > len(PILOTS)
@@ -164,7 +166,7 @@ def test_the_prediction_is_stored_before_wider_networks_are_trained(tmp_path, mo
 def test_a_search_that_runs_out_of_time_resumes_to_the_same_result(tmp_path, found, monkeypatch):
     with pytest.raises(TimeoutError):
         lz.required_width(NETWORK, DATA, out=lz.RunFolder(tmp_path / "run", max_seconds=1e-6), **OPTIONS)
-    run, trained = api.run, []
+    run, trained = settings.run, []
 
     def stopped(study, folder, progress):
         trained.append(study.spec.widths[0])
@@ -173,7 +175,7 @@ def test_a_search_that_runs_out_of_time_resumes_to_the_same_result(tmp_path, fou
         return run(study, folder, progress)
 
     resumed = lz.RunFolder(tmp_path / "run", resume=True)
-    monkeypatch.setattr(api, "run", stopped)
+    monkeypatch.setattr(settings, "run", stopped)
     with pytest.raises(KeyboardInterrupt):
         lz.required_width(NETWORK, DATA, out=resumed, **OPTIONS)
     again = lz.required_width(NETWORK, DATA, out=resumed, **OPTIONS)
@@ -217,14 +219,14 @@ def test_a_width_beyond_the_largest_is_predicted_and_not_verified():
 
 @pytest.mark.slow
 def test_too_little_memory_is_named(monkeypatch):
-    check = api.check_memory_of
+    check = settings.check_memory_of
 
     def refuse(spec):
         if spec.widths[-1] > 128:
             raise ValueError("Training 4 networks needs 1 TB of memory.")
         check(spec)
 
-    monkeypatch.setattr(api, "check_memory_of", refuse)
+    monkeypatch.setattr(settings, "check_memory_of", refuse)
     result = lz.required_width(NETWORK, DATA, **OPTIONS)
     assert "does not fit in memory: Training 4 networks needs 1 TB of memory." in lz.verify(result).answer
 
@@ -289,6 +291,7 @@ def test_a_network_without_analytic_kernel_keeps_the_default_rate_of_the_largest
             "of must be 'linearization' unless the optimizer is 'sgd'",
         ),
         ({"steps": 0}, "steps must be a positive integer"),
+        ({"pilots": [31, 64, 128]}, "each width in pilots must be a width of the network, got 31: width must be even"),
     ],
 )
 def test_wrong_arguments_are_refused_before_work_starts(changes, message, monkeypatch, tmp_path):

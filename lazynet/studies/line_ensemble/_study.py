@@ -1,20 +1,17 @@
 """The line ensemble as a study for the runner: a task for each pack of networks, and one for infinite width."""
 
-import json
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lazynet.dynamics import kernel_descent, kernel_ensemble
 from lazynet.execution import Arrays, Output, Task, TaskProgress, result_files
-from lazynet.experiment import CellCheckpoint, Pack, Record, References, Spec, Trained, as_json, train_pack
+from lazynet.experiment import CellCheckpoint, Pack, Record, Trained, train_pack
 from lazynet.kernels import start_covariance
 from lazynet.measures import label_result
-from lazynet.studies._packs import pack_task, rates_of, squared_losses, study_attributes, warn_of_divergence
+from lazynet.studies._packs import PackStudy, squared_losses, study_attributes, warn_of_divergence
 from lazynet.typing import Result
 
 KIND = "line_ensemble"
@@ -22,57 +19,42 @@ LIMIT = "limit"
 
 
 @dataclass(frozen=True)
-class LineEnsemble:
+class LineEnsemble(PackStudy):
     """Networks evaluated on the line through two inputs; the points on the line are the test inputs in `spec.data`.
 
     Attributes:
-        spec: The specification of the networks and their training.
         ends: The two inputs, shape (2, d).
         places: The coordinate of each test input on the line.
-        references: The infinite-width kernels, shared by all cells.
     """
 
     kind: ClassVar[str] = KIND
-    spec: Spec
     ends: np.ndarray
     places: np.ndarray
-    references: References = field(default_factory=References)
-
-    @property
-    def dtype(self) -> str:
-        """The dtype used for training."""
-        return self.spec.training.dtype
 
     @property
     def output(self) -> Output:
         """The functions that assemble the labeled result and its files. This study has no verdict."""
         return OUTPUT
 
-    def request(self) -> str:
-        """Return the specification of the study as canonical JSON."""
-        return as_json(json.loads(self.spec.request()) | self._line())
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The line."""
+        return {"ends": self.ends.tolist(), "places": self.places.tolist()}
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return the record, reusing the learning rates from the stored record if there is one."""
-        record = self.spec.record(rates_of(self.spec, self.references, stored))
-        record.settings.update(self._line())
-        return record.to_json() | {"begun": time.time(), "outputs": self.spec.data.y_train.ndim > 1}
+        return super().begin(stored) | {"outputs": self.spec.data.y_train.ndim > 1}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
         """Return a task for each pack of networks, and a task for the infinite-width limit."""
-        plan = Record.from_json(record)
-        packs = [
-            pack_task(
-                self.spec, number, pack, partial(self._networks, pack, plan.rates[0][pack.width]), itemgetter("loss")
-            )
-            for number, pack in enumerate(plan.packs)
-        ]
-        return [*packs, Task(LIMIT, "infinite width", 1, partial(self._limit, plan.rates[0]))]
+        rates = Record.from_json(record).rates[0]
+        return [*super().tasks(record), Task(LIMIT, "infinite width", 1, partial(self._limit, rates))]
 
-    def _line(self) -> dict[str, Any]:
-        return {"ends": self.ends.tolist(), "places": self.places.tolist()}
+    def losses(self, arrays: Arrays) -> np.ndarray:
+        """Return the final loss of each network in a pack; see `PackStudy`."""
+        return arrays["loss"]
 
-    def _networks(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
+    def compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
         """Return a pack's predictions, losses, and differences from the infinite-width predictions.
 
         The infinite-width predictions start from the networks' own initial outputs. The predictions and the differences
