@@ -93,7 +93,7 @@ def pytest_unconfigure():
 # Docstrings whose examples train for more than a few seconds.
 LONG_EXAMPLES = (
     "execution._folder.RunFolder",
-    "experiment._training.Measure",
+    "experiment._measure.Measure",
     "measures._catalog.register_quantity",
     "studies._dispatch.merge_shards",
     "studies._dispatch.plot",

@@ -68,7 +68,7 @@ def check_widths(
             network.clone(width=width)
         except ValueError as error:
             # Notes mark errors from a user's function, which must stay as they are.
-            if name == "widths" or getattr(error, "__notes__", ()):
+            if name == "widths" or hasattr(error, "__notes__"):
                 raise
             raise ValueError(f"each width in {name} must be a width of the network, got {width}: {error}") from error
         if learning_rate is not None:

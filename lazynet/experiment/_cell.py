@@ -6,20 +6,15 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jax import Array
 
 from lazynet.data import Dataset
-from lazynet.experiment._forecast import forecasts_beside
+from lazynet.experiment._forecast import forecast_members
 from lazynet.experiment._grid import Point
 from lazynet.experiment._members import CellCheckpoint, Trained, first_diverged, train_members, train_polynomials
+from lazynet.experiment._predictions import limit_predictions, linearized_members
 from lazynet.experiment._record import Pack
 from lazynet.experiment._reference import (
-    Limit,
     References,
-    limit_trajectory,
-    linearized_members,
-    origin_of,
-    starts,
 )
 from lazynet.experiment._regression import regression_of_limit, regression_of_members
 from lazynet.experiment._scores import gaps_between, scores
@@ -29,8 +24,7 @@ from lazynet.kernels import narrow_products
 from lazynet.measures import catalog
 from lazynet.networks import Network, Quadratic, traits
 from lazynet.theory import neuron_movement_bound
-from lazynet.training import NEVER
-from lazynet.training._keys import member_key
+from lazynet.training import NEVER, member_key
 
 # Growth of a residual norm by at most this fraction is attributed to rounding error.
 GROWTH = 1e-6
@@ -199,14 +193,14 @@ def _with_predictions(
         numbers = limit.numbers(data.y_train)
         variables["initial_kernel_error"] = kernel_errors
         if training.predicts_limit(data.n_train):
-            predicted, limit_variables = _limit_predictions(network, data, trained, keys, limit, training, rate)
+            predicted, limit_variables = limit_predictions(network, data, trained, keys, limit, training, rate)
             variables |= gaps_between("start_gap", linear, predicted, data)
             variables |= gaps_between("kernel_gap", trained.records, predicted, data)
         if training.plain:
             lambda_min, residual_norm = numbers["lambda_min"], variables["residual_norm"]
             variables |= _bounds(network, data, trained, lambda_min, rate, residual_norm, inputs.norm)
     if measure.forecast:
-        variables |= forecasts_beside(network, data, training, rate, trained, linear, predicted)
+        variables |= forecast_members(network, data, training, rate, trained, linear, predicted)
     if measure.regression:
         variables |= regression_of_members(network, data, trained, diverged_at != NEVER)
         limit_variables |= regression_of_limit(limit, data) if limit is not None else {}
@@ -307,43 +301,6 @@ def _without_growing(
     return {
         name: np.where(grows.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values) for name, values in linear.items()
     }
-
-
-def _limit_predictions(
-    network: Network,
-    data: Dataset,
-    trained: Trained,
-    keys: list[Array],
-    limit: Limit,
-    training: Training,
-    learning_rate: float,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the infinite-width predictions for each member, with their scores and linearized displacements.
-
-    The scores and displacements have shape (members, step). If all members start at zero and are trained on the full
-    batch without weight decay, they share one prediction, and the shape is (step,).
-    """
-    from_zero = traits(network).starts_at_zero
-    shared = from_zero and training.batch_size is None and not training.decays
-    paths = [
-        limit_trajectory(
-            limit,
-            data,
-            training,
-            learning_rate,
-            keys[i],
-            *starts(network, trained, i),
-            origin_of(network, data, trained, i, training),
-        )
-        for i in range(1 if shared else len(keys))
-    ]
-    predicted = {
-        "train_prediction": np.stack([path.train for path in paths]),
-        "test_prediction": np.stack([np.asarray(path.test) for path in paths]),
-    }
-    table = {f"kernel_{name}": values for name, values in scores(predicted, data, training.loss, from_zero).items()}
-    table["linearized_displacement"] = np.stack([path.displacement for path in paths])
-    return predicted, {name: values[0] for name, values in table.items()} if shared else table
 
 
 def _bounds(

@@ -11,7 +11,7 @@ from lazynet.arrays import input_dtype, nbytes
 from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
 from lazynet.experiment._packing import packs_of
-from lazynet.experiment._reference import LARGEST_EIGENPROBLEM
+from lazynet.experiment._predictions import LARGEST_EIGENPROBLEM
 from lazynet.experiment._settings import layer_names_of
 from lazynet.experiment._shared_inputs import SharedInputs, share_inputs
 from lazynet.experiment._spec import Spec

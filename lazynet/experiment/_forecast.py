@@ -18,7 +18,7 @@ from lazynet.arrays import network_rows
 from lazynet.data import Dataset
 from lazynet.dynamics import kernel_descent
 from lazynet.experiment._members import Trained
-from lazynet.experiment._reference import LARGEST_EIGENPROBLEM
+from lazynet.experiment._predictions import LARGEST_EIGENPROBLEM
 from lazynet.experiment._scores import gaps_between
 from lazynet.experiment._training import Training
 from lazynet.kernels import empirical_ntk
@@ -35,7 +35,7 @@ from lazynet.programs import compiled
 from lazynet.typing import Variables
 
 
-def forecasts_beside(
+def forecast_members(
     network: Network,
     data: Dataset,
     training: Training,

@@ -10,8 +10,9 @@ from lazynet.experiment._cell import DIVERGENCE, Cell, without_diverged
 from lazynet.experiment._forecast import forecast_member
 from lazynet.experiment._grid import Point
 from lazynet.experiment._members import Trained, diverged_snapshots, train_polynomials
+from lazynet.experiment._predictions import limit_predictions
 from lazynet.experiment._record import Pack
-from lazynet.experiment._reference import References, limit_trajectory
+from lazynet.experiment._reference import References
 from lazynet.experiment._scores import gaps_between, scores
 from lazynet.kernels import narrow_products
 from lazynet.networks import Cubic, Network, traits
@@ -47,43 +48,28 @@ def compute_forecast(point: Point, pack: Pack, rate: float, references: Referenc
     table = {name: np.stack([each[name] for each in tables]) for name in tables[0]}
     outputs = {part: table.pop(part) for part in ("train_prediction", "test_prediction")}
     linear = {part: table.pop(f"linear_{part}") for part in outputs}
+    # No member is trained: its initial variables and the outputs of its linearization stand in for it.
+    stacked, never = jax.tree.map(lambda *leaves: np.stack(leaves), *starts), np.full(len(keys), NEVER)
+    members = Trained(stacked, stacked, linear, never, never)
     if order is not None:
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
-        trained = Trained(stacked, stacked, {}, np.zeros(0), np.zeros(0))
-        cubic = train_polynomials(Cubic(network), data, trained, keys, training, rate)
-        table |= gaps_between("linearization_gap", cubic, linear, data)
-        outputs = cubic
-    else:
-        table |= gaps_between("linearization_gap", outputs, linear, data)
+        outputs = train_polynomials(Cubic(network), data, members, keys, training, rate)
+    table |= gaps_between("linearization_gap", outputs, linear, data)
     table |= scores(outputs, data, training.loss, traits(network).starts_at_zero)
     residual = outputs["train_prediction"] - data.y_train
     table["residual_norm"] = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))
     limit_variables: dict[str, np.ndarray] = {}
+    kernels = table.pop("kernel")
     if limit is not None:
-        error = [np.linalg.norm(k - limit.train) / np.linalg.norm(limit.train) for k in table.pop("kernel")]
-        table["initial_kernel_error"] = np.array(error)
-        shared = traits(network).starts_at_zero
-        paths = [
-            limit_trajectory(limit, data, training, rate, key, linear["train_prediction"][i, 0], f0_test)
-            for i, (key, f0_test) in enumerate(zip(keys, linear["test_prediction"][:, 0], strict=True))
-        ]
-        predicted = {
-            "train_prediction": np.stack([path.train for path in paths]),
-            "test_prediction": np.stack([np.asarray(path.test) for path in paths]),
-        }
+        table["initial_kernel_error"] = np.array([limit.distance(k) for k in kernels])
+        predicted, limit_variables = limit_predictions(network, data, members, keys, limit, training, rate)
         table |= gaps_between("start_gap", linear, predicted, data)
         table |= gaps_between("kernel_gap", outputs, predicted, data)
-        limit_variables = {f"kernel_{name}": v for name, v in scores(predicted, data, training.loss, shared).items()}
-        limit_variables["linearized_displacement"] = np.stack([path.displacement for path in paths])
-        if shared:
-            limit_variables = {name: values[0] for name, values in limit_variables.items()}
         limit_variables |= {name: np.asarray(value) for name, value in limit.numbers(data.y_train).items()}
-    steps, never = training.snapshot_steps, np.full(len(keys), NEVER)
-    diverged_at = np.minimum(never, diverged_snapshots(table["train_loss"], steps))
+    steps = training.snapshot_steps
+    diverged_at = diverged_snapshots(table["train_loss"], steps)
     variables = {
         name: without_diverged(values, steps, diverged_at) if values.ndim >= 2 else values
         for name, values in table.items()
-        if name != "kernel"
     }
     return Cell(variables, limit_variables, diverged_at, never)
 

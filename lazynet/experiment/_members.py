@@ -13,8 +13,9 @@ from jax import Array
 from lazynet.arrays import network_rows
 from lazynet.data import Dataset
 from lazynet.experiment._devices import Spread, mesh_for, on_all, padded, splits_neurons
+from lazynet.experiment._measure import OwnMeasures, examples
 from lazynet.experiment._shared_inputs import SharedInputs
-from lazynet.experiment._training import OwnMeasures, Training, examples
+from lazynet.experiment._training import Training
 from lazynet.kernels import average_ntk, layer_kernels
 from lazynet.measures import (
     array_displacements,
@@ -39,9 +40,10 @@ from lazynet.training import (
     Member,
     Stepper,
     Units,
+    batch_key,
     simulate,
+    start_key,
 )
-from lazynet.training._keys import batch_key, start_key
 from lazynet.typing import Variables
 
 # Relative rounding error in a displacement above which a warning is issued.

@@ -17,7 +17,8 @@ from jax import Array
 from lazynet.arrays import input_dtype, network_rows
 from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
-from lazynet.experiment._training import Training, examples
+from lazynet.experiment._measure import examples
+from lazynet.experiment._training import Training
 from lazynet.kernels import analytic_kernel
 from lazynet.measures import registered
 from lazynet.networks import Network, initial_shapes, layer_names, traits

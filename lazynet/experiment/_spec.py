@@ -30,7 +30,7 @@ from lazynet.kernels import limit_key
 from lazynet.measures import catalog, rms, settings_by_width
 from lazynet.networks import GivenNetwork, Network, Scale, at_width, check_members_differ, traits
 from lazynet.plan import check_memory
-from lazynet.training._keys import member_key
+from lazynet.training import member_key
 
 Rates = dict[int, float]
 

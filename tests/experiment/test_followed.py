@@ -9,7 +9,7 @@ import xarray as xr
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.experiment import _reference as reference
+from lazynet.experiment import _predictions as predictions
 from lazynet.experiment import make_training
 from lazynet.kernels import FACTORED
 from lazynet.training._keys import start_key
@@ -144,7 +144,7 @@ def test_gaps_are_those_to_linear_models_trained_in_their_parameters(name):
 @pytest.mark.parametrize("name", ["momentum", "softmax", "all"])
 def test_large_kernels_are_replaced_by_the_model_trained_in_its_parameters(name, monkeypatch):
     _, _, expected = swept(name)
-    monkeypatch.setattr(reference, "LARGEST_EIGENPROBLEM", 0)
+    monkeypatch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
     _, _, result = swept(name)
     for part in ("train", "test"):
         gap = f"linearization_gap_{part}"

@@ -132,6 +132,7 @@ def no_work(monkeypatch):
         ("lazynet.experiment._reference", "limit_of"),
         ("lazynet.experiment._reference", "analytic_kernel"),
         ("lazynet.experiment._reference", "empirical_ntk"),
+        ("lazynet.experiment._predictions", "empirical_ntk"),
         ("lazynet.studies.train._api", "train_members"),
         ("lazynet.studies.train._api", "default_learning_rate"),
     ):

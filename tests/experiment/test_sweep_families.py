@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lazynet as lz
-from lazynet.experiment import _reference as predictions
+from lazynet.experiment import _predictions as predictions
 from lazynet.kernels import neural_tangents
 from lazynet.networks import traits
 from lazynet.training._keys import member_key, start_key

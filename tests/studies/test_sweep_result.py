@@ -242,7 +242,7 @@ def parameter_route():
     network, data = CASES["both"]
     with pytest.MonkeyPatch.context() as patch:
         # Import the private module, so that its constant and its function can be replaced.
-        predictions = importlib.import_module("lazynet.experiment._reference")
+        predictions = importlib.import_module("lazynet.experiment._predictions")
         patch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
         kernels = []
         patch.setattr(predictions, "_own_descent", lambda *args: kernels.append(args))
