@@ -64,6 +64,16 @@ def test_the_speed_gap_is_between_the_norms_of_residuals(whole):
         speed_gap(whole.drop_vars("kernel_train_loss"))
 
 
+@pytest.mark.parametrize(
+    "changes", [{"loss": "logistic"}, {"optimizer": lz.Optimizer(momentum=0.5)}, {"batch_size": 4}], ids=str
+)
+def test_the_speed_gap_is_refused_where_the_theorem_does_not_apply(changes):
+    result = lz.sweep(lz.TwoLayer(width=8), DATA, [32], 1, 4, **OPTIONS | {"snapshots": [0, 4]} | changes)
+    assert "kernel_train_loss" in result
+    with pytest.raises(ValueError, match=r"^result must come from plain full-batch gradient descent"):
+        speed_gap(result)
+
+
 def test_what_is_missing_or_twice_there_is_told(whole):
     with pytest.raises(ValueError, match=r"^result must have the coordinates width, .*, but seed is missing"):
         lz.verify(whole.mean("seed", keep_attrs=True))

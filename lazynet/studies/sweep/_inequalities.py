@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from lazynet.studies.sweep._points import settings_of, while_training
+from lazynet.studies.sweep._points import is_plain, settings_of, while_training
 from lazynet.theory._fits import Status
 from lazynet.typing import Result, Variable
 
@@ -60,7 +59,7 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     """
     moving = result.isel(step=result.step.values > 0)
     settings = settings_of(result)
-    if "linearized_displacement" in result and settings["traits"]["near_limit"] and _is_plain(settings):
+    if "linearized_displacement" in result and settings["traits"]["near_limit"] and is_plain(settings):
         wide = moving.isel(width=result.width.values >= SMALLEST_WIDTH)
         expected = wide.linearized_displacement.variable
         expected = expected.mean("seed") if "seed" in expected.dims else expected
@@ -75,13 +74,6 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     ):
         if bound in result:
             yield _compare(name, _trained(moving, "max_neuron_displacement"), moving[bound].variable)
-
-
-def _is_plain(settings: dict[str, Any]) -> bool:
-    """Return whether networks are trained by plain full-batch gradient descent on the squared loss."""
-    full = settings.get("batch_size") in (None, settings.get("n_train"))
-    others = (settings.get(name) for name in ("momentum", "weight_decay", "ridge", "schedule"))
-    return full and settings.get("loss", "squared") == "squared" and settings["optimizer"] == "sgd" and not any(others)
 
 
 def _trained(result: Result, name: str) -> Variable:

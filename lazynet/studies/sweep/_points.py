@@ -71,17 +71,16 @@ def _check_dataset(result: Any) -> None:
         raise ValueError(f"result must be the result of lazynet.sweep (an xarray.Dataset), got {described(result)}.")
 
 
-def check_contains(result: Result, *names: str, advice: str = "") -> None:
+def check_contains(result: Result, *names: str) -> None:
     """Raise a ValueError unless a result contains variables with the given names.
 
     Args:
         result: Result of a sweep.
         names: Names of the variables.
-        advice: A sentence to add to the error message, with a leading space.
     """
     for name in names:
         if name not in result.variables:
-            raise ValueError(f"result must contain the variable {name}, but it is missing.{advice}")
+            raise ValueError(f"result must contain the variable {name}, but it is missing.")
 
 
 def while_training(result: Result) -> DataArray:
@@ -152,3 +151,16 @@ def settings_of(result: Result) -> dict[str, Any]:
         number = np.ravel_multi_index(place, [len(values) for values in axes.values()])
         settings["traits"] = settings["traits"][number]
     return settings | chosen
+
+
+def is_plain(settings: dict[str, Any]) -> bool:
+    """Return whether networks are trained by plain full-batch gradient descent on the squared loss.
+
+    The answer is no if a setting of the training is an axis with several values.
+
+    Args:
+        settings: Settings of a result, as from `settings_of`.
+    """
+    full = settings.get("batch_size") in (None, settings.get("n_train"))
+    others = (settings.get(name) for name in ("momentum", "weight_decay", "ridge", "schedule"))
+    return full and settings.get("loss", "squared") == "squared" and settings["optimizer"] == "sgd" and not any(others)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lazynet.studies.sweep._points import check_contains, ordered, while_training
+from lazynet.studies.sweep._points import check_contains, is_plain, ordered, settings_of, while_training
 from lazynet.typing import DataArray, Result
 
 
@@ -24,7 +24,8 @@ def speed_gap(result: Result) -> DataArray:
         The deviation for each width, seed and value of the other axes, in the units of the targets, as float64.
 
     Raises:
-        ValueError: If the result does not include the training loss that the kernel predicts.
+        ValueError: If the result does not include the training loss that the kernel predicts, or if networks are not
+            trained by plain gradient descent. If a setting of the training is an axis, select one of its values first.
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import speed_gap
@@ -34,12 +35,12 @@ def speed_gap(result: Result) -> DataArray:
     True
     """
     result = ordered(result)
-    check_contains(
-        result,
-        "kernel_train_loss",
-        advice=" To include it, train with plain full-batch sgd on the squared loss.",
-    )
-    check_contains(result, "residual_norm")
+    check_contains(result, "kernel_train_loss", "residual_norm")
+    if not is_plain(settings_of(result)):
+        raise ValueError(
+            "result must come from plain full-batch gradient descent on the squared loss, which the theorem covers, "
+            "got another loss, optimizer or batch size."
+        )
     gap = abs(result.residual_norm - np.sqrt(2 * result.kernel_train_loss))
     # The prediction keeps changing after a network has stopped, so exclude later snapshots from the maximum.
     gap = gap.where(while_training(result) | gap.isnull(), 0.0)
