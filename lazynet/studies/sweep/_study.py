@@ -24,7 +24,17 @@ class SweepStudy(PackStudy):
         return OUTPUT
 
     def compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Train a pack of members and compare it with its predictions; see `PackStudy`."""
+        """Train a pack of members and return its arrays, together with those of its predictions.
+
+        Args:
+            pack: The pack of members.
+            rate: Learning rate eta.
+            progress: Reports progress.
+            checkpoint: Saves and restores unfinished training, or None.
+
+        Returns:
+            The arrays of the pack's cell.
+        """
         return compute_cell(self.spec, pack, rate, self.references, progress.steps, checkpoint).to_arrays()
 
 
