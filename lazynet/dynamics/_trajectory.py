@@ -103,10 +103,11 @@ def validated(
     Raises:
         ValueError: If the kernel is not square, if a shape does not match the kernel, or if an array is not finite.
     """
-    if isinstance(k, Spectrum | KernelOperator) or np.ndim(k) != 4:
+    k = k if isinstance(k, Spectrum | KernelOperator) else real_array("k", k)
+    if isinstance(k, Spectrum | KernelOperator) or k.ndim != 4:
         k = real_kernel(k)
         return k, validated_problem(k, y, f0, k_test, f0_test)
-    k, y = real_array("k", k), real_array("y", y)
+    y = real_array("y", y)
     n, outputs = k.shape[:2]
     if k.shape != (n, outputs, n, outputs):
         raise ValueError(f"k must have shape (n, outputs, n, outputs) if it has four axes, got shape {k.shape}.")

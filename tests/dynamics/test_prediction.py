@@ -226,6 +226,7 @@ def test_null_directions_of_the_kernel_do_not_move():
         ({"k": np.array([[1.0, 0.0], [0.5, 1.0]])}, "k "),
         ({"k": np.diag([1.0, np.inf])}, "k "),
         ({"k": np.ones((2, 3))}, "k "),
+        ({"k": [[1.0, 0.0], [1.0]]}, "k must be an array of real numbers"),
         ({"f0": np.ones(3)}, r"f0 must be a number or an array of shape \(2,\), got shape \(3,\)"),
         ({"f0": float("nan")}, "f0"),
         ({"k_test": np.ones((4, 3))}, r"k_test must be a matrix of shape \(n_test, 2\), got shape \(4, 3\)"),
