@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.kernels._door import neural_tangents
+from lazynet.kernels._closed_forms import ClosedForm, check_scale_of_closed_form, closed_form_of
 from lazynet.kernels._smooth import smooth_dual, smooth_series
 from lazynet.kernels._tables import Part
 from lazynet.kernels._threads import in_threads, narrow_products
@@ -26,13 +26,6 @@ NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
 # If the largest scale exceeds this value, inner products of unit rows are not accurate enough for series in the angle,
 # so the correlations of nearly parallel rows are recomputed.
 STEEP = 10
-# Activations with closed forms, apart from those built from relu, and the names of the corresponding layers in
-# neural-tangents. For sin, lazynet uses its own formula, because the one in neural-tangents suffers from cancellation
-# if the rows have small norms.
-CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}
-# Largest standard deviation s of a pre-activation for which these closed forms are used. The entries for nearly
-# parallel rows have relative errors of about 2 s^2 eps, where eps = 2e-16.
-FARTHEST = 1e4
 
 Rows = tuple[np.ndarray, ...]
 Waitable = Callable[[], np.ndarray]
@@ -102,18 +95,17 @@ def tangent_dual(
         ValueError: If `init_scale * norm(x)` is so large that the series does not converge, or if a user-defined
             activation is not smooth.
     """
-    # neural-tangents relies on dtype and rank promotion, which the user may have disabled.
-    with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+    with host_float64():
         sides = [x1] if x2 is None else [x1, x2]
-        entry, layer = get_activation(activation), closed_form_layer(activation)
+        entry, form = get_activation(activation), closed_form_of(activation)
         block: Callable[..., Waitable]
         if entry.relu_parts is not None:
             block = functools.partial(_relu_block, part, entry.relu_parts, init_scale)
             rows: list[Rows] = [(x,) for x in sides]
-        elif layer is not None:
+        elif form is not None:
             largest = max(np.linalg.norm(x.astype(np.float64, copy=False), axis=1).max(initial=0) for x in sides)
             check_scale_of_closed_form(activation, init_scale * largest)
-            block = functools.partial(_closed_form_block, layer, part, init_scale)
+            block = functools.partial(_closed_form_block, form, part, init_scale)
             rows = [(x,) for x in sides]
         else:
             # The series is evaluated in float64, and only the result is rounded to the dtype of the rows.
@@ -196,80 +188,17 @@ def _correct_correlations(rho: np.ndarray, near: float, unit1: np.ndarray, unit2
         rho[i, j] = sign * (1 - np.sum((unit1[i] - sign[:, None] * unit2[j]) ** 2, axis=1) / 2)
 
 
-def closed_form_layer(activation: str | Function) -> str | None:
-    """Return the name of the neural-tangents layer for an activation, or None if there is no closed form."""
-    entry = get_activation(activation)
-    return CLOSED_FORMS.get(entry.name) if entry.is_named else None
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _closed_form_part(form: ClosedForm, part: str, init_scale: Array, x1: Array, x2: Array) -> Array:
+    """Return part of the kernel from a closed form; `part` has the same meaning as in `tangent_dual`."""
+    gram = x1 @ x2.T
+    variances = (init_scale**2 * jax.numpy.sum(x**2, axis=1) for x in (x1, x2))
+    value, slope, *_ = form(init_scale**2 * gram, *variances)
+    return {"readout": value, "slope": slope, "hidden": gram * slope}.get(part, gram * slope + value)
 
 
-def check_scale_of_closed_form(activation: str | Function, scale: float) -> None:
-    """Check that pre-activations are small enough for the closed form of an activation to be accurate.
-
-    Args:
-        activation: An activation with a closed form.
-        scale: Largest standard deviation of a pre-activation.
-
-    Raises:
-        ValueError: If the standard deviation is too large.
-    """
-    if scale > FARTHEST:
-        raise ValueError(
-            f"init_scale times the largest row norm must be at most {FARTHEST:g} in each layer for the kernel of "
-            f"{get_activation(activation).name} to be accurate, got {scale:.3g}. Scale the rows to unit norm, or "
-            "reduce init_scale."
-        )
-
-
-def sine_dual(
-    covariance: Float[Array, "n1 n2"], variance1: Float[Array, " n1"], variance2: Float[Array, " n2"]
-) -> tuple[Array, Array, Array, Array]:
-    """Return the expectations in `lazynet.kernels._covariance.Dual` for the sine, accurate at small covariances too.
-
-    With h = (var u + var v) / 2 and c = cov(u, v), E[sin u sin v] = exp(-h) sinh(c), and E[cos u cos v] is
-    exp(-h) cosh(c).
-
-    Args:
-        covariance: Covariances c, shape (n1, n2).
-        variance1: Variances of u, shape (n1,).
-        variance2: Variances of v, shape (n2,).
-    """
-    numpy = jax.numpy
-    half = (variance1[:, None] + variance2[None, :]) / 2
-    close, opposite = numpy.exp(covariance - half), numpy.exp(-covariance - half)
-    # For large covariances, sinh would overflow.
-    small = numpy.abs(covariance) < 1
-    value = numpy.where(small, numpy.sinh(numpy.where(small, covariance, 0)) * numpy.exp(-half), (close - opposite) / 2)
-    return value, (close + opposite) / 2, -numpy.expm1(-2 * variance1) / 2, -numpy.expm1(-2 * variance2) / 2
-
-
-@functools.cache
-def _closed_form(name: str, part: str) -> Callable[..., Array]:
-    """Compile a closed form; `part` has the same meaning as in `tangent_dual`."""
-
-    def sine(x1: Array, x2: Array, init_scale: Array) -> Array:
-        gram = x1 @ x2.T
-        variances = (init_scale**2 * jax.numpy.sum(x**2, axis=1) for x in (x1, x2))
-        value, slope, *_ = sine_dual(init_scale**2 * gram, *variances)
-        return {"readout": value, "slope": slope, "hidden": gram * slope}.get(part, gram * slope + value)
-
-    if name == "Sin":
-        return jax.jit(sine)
-    stax = neural_tangents().stax
-    layer = getattr(stax, name)()[2]
-
-    def dual(x1: Array, x2: Array, init_scale: Array) -> Array:
-        # neural-tangents divides x.x' by d; setting W_std^2 = d cancels this factor.
-        before = stax.Dense(1, W_std=x1.shape[1] ** 0.5, b_std=None)[2](init_scale * x1, init_scale * x2)
-        # The layer multiplies `ntk` by the expected product of the derivatives.
-        factor = jax.numpy.ones_like(before.nngp) if part == "slope" else before.nngp / init_scale**2
-        after = layer(before.replace(ntk=factor))
-        return {"readout": after.nngp, "both": after.ntk + after.nngp}.get(part, after.ntk)
-
-    return jax.jit(dual)
-
-
-def _closed_form_block(name: str, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray) -> Waitable:
-    return functools.partial(np.asarray, _closed_form(name, part)(x1, x2, init_scale))
+def _closed_form_block(form: ClosedForm, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray) -> Waitable:
+    return functools.partial(np.asarray, _closed_form_part(form, part, init_scale, x1, x2))
 
 
 @functools.cache

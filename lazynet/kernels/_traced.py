@@ -15,8 +15,9 @@ from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Float
 
 from lazynet.arrays import floating_dtype, is_traced
-from lazynet.kernels._covariance import EQUAL, Dual, closed_form, covariance_dual
-from lazynet.kernels._dual import ReluParts, closed_form_layer
+from lazynet.kernels._closed_forms import closed_form_of
+from lazynet.kernels._covariance import EQUAL, Dual, covariance_dual
+from lazynet.kernels._dual import ReluParts
 from lazynet.kernels._smooth import WideSeries, moment_signs, wide_series
 from lazynet.kernels._tables import Part
 from lazynet.networks import Function, get_activation
@@ -102,13 +103,11 @@ def traced_dual(
     Raises:
         ValueError: If a user-defined activation is not smooth.
     """
-    relu_parts, layer = get_activation(activation).relu_parts, closed_form_layer(activation)
+    relu_parts, form = get_activation(activation).relu_parts, closed_form_of(activation)
     if relu_parts is not None:
         return _relu(relu_parts, covariance, variance1, variance2)
-    if layer is not None:
-        # neural-tangents relies on dtype and rank promotion, which the user may have disabled.
-        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            return Dual(*closed_form(layer)(covariance, variance1, variance2))
+    if form is not None:
+        return Dual(*form(covariance, variance1, variance2))
     return _smooth(partial(series_of, activation), covariance, variance1, variance2)
 
 

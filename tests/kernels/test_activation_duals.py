@@ -72,9 +72,31 @@ def test_named_activations_from_covariances(activation, kappa):
         np.testing.assert_allclose(variance, np.diag(dual.value), rtol=1e-11)
 
 
+def test_closed_forms_keep_their_digits_at_small_norms():
+    x = 1e-6 * X
+    c, s = x @ x.T, np.diag(x @ x.T)
+    # Taylor series: gelu(z) is about z / 2 + z^2 / sqrt(2 pi), and erf(z) is about 2 z / sqrt(pi).
+    expected = c / 4 + (np.outer(s, s) + 2 * c**2) / (2 * np.pi)
+    np.testing.assert_allclose(gaussian_dual("gelu", x), expected, rtol=1e-11, atol=1e-35)
+    np.testing.assert_allclose(gaussian_dual("erf", x), 4 / np.pi * c, rtol=1e-11, atol=1e-35)
+
+
+@pytest.mark.parametrize("activation", ["erf", "gelu"])
+@pytest.mark.parametrize("scale", [30.0, 100.0])
+def test_closed_forms_of_opposite_rows_do_not_cancel(activation, scale):
+    """The expectation E[gelu(u) gelu(-u)] = -E[u^2 Phi(u) Phi(-u)] stays bounded, although the variance does not."""
+    values = gaussian_dual(activation, np.array([[scale], [-scale]]))
+    z = np.linspace(-10, 10, 200_001) if activation == "gelu" else np.linspace(-10, 10, 200_001) * scale
+    density = np.exp(-((z / scale) ** 2) / 2) / (np.sqrt(2 * np.pi) * scale)
+    expected = np.sum(VALUE[activation](z) * VALUE[activation](-z) * density) * (z[1] - z[0])
+    np.testing.assert_allclose(values[0, 1], expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("activation", "layer"),
     [
+        ("erf", lambda stax: stax.Erf()),
+        ("gelu", lambda stax: stax.Gelu()),
         ("leaky_relu", lambda stax: stax.LeakyRelu(0.01)),
         ("abs", lambda stax: stax.Abs()),
         ("sin", lambda stax: stax.Sin()),

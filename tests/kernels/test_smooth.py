@@ -11,7 +11,7 @@ import threadpoolctl
 from scipy import special
 
 import lazynet as lz
-from lazynet.kernels import _dual as dual
+from lazynet.kernels import _closed_forms
 from lazynet.kernels import _smooth as smooth
 from lazynet.kernels._clenshaw import Series, clenshaw
 from lazynet.kernels._covariance import covariance_dual
@@ -72,7 +72,7 @@ def test_expectations_agree_with_quadrature_at_large_norms(activation, derivativ
 def test_series_agree_with_closed_forms(activation, derivative, norms, monkeypatch):
     x = rows_of(norms)
     closed = gaussian_dual(activation, x, derivative=derivative)
-    monkeypatch.setattr(dual, "CLOSED_FORMS", {})
+    monkeypatch.setattr(_closed_forms, "CLOSED_FORMS", {})
     series = gaussian_dual(activation, x, derivative=derivative)
     np.testing.assert_allclose(series, closed, rtol=0, atol=1e-11 * max(1, np.abs(closed).max()))
 
