@@ -35,8 +35,12 @@ def erf_dual(
     determinant = 4 * _determinant(covariance, variance1, variance2)
     root = jnp.sqrt(1 + 2 * (variance1[:, None] + variance2[None, :]) + determinant)
     value = 2 / np.pi * jnp.arctan2(2 * covariance, root)
-    moments = (2 / np.pi * jnp.arctan2(2 * variance, jnp.sqrt(1 + 4 * variance)) for variance in (variance1, variance2))
-    return value, 4 / np.pi / root, *moments
+    return value, 4 / np.pi / root, _erf_moment(variance1), _erf_moment(variance2)
+
+
+def _erf_moment(variance: Array) -> Array:
+    """Return E[erf(u)^2]."""
+    return 2 / np.pi * jnp.arctan2(2 * variance, jnp.sqrt(1 + 4 * variance))
 
 
 def gelu_dual(
