@@ -212,7 +212,7 @@ class Status:
             # Report progress only for the sweep over the map's grid, because the number of later sweeps is not known in
             # advance.
             grid = Store(self.folder / GRID).status()
-            status = grid._replace(running=status.running, result=status.result)
+            status = grid._replace(running=status.running, result=status.result, holders=status.holders)
             how, cells = "call lazynet.laziness_map again with lazynet.RunFolder(..., resume=True)", "cells of the grid"
         if store.kind == REQUIRED_WIDTH:
             status = width_search_progress(self.folder, status)
@@ -221,7 +221,7 @@ class Status:
             return 0
         print(f"{store.kind}: {status.finished} of {status.cells} {cells} are stored, {status.damaged} are damaged.")
         if status.running:
-            print("A process is using the study.")
+            print(f"A process is using the study{f' ({named})' if (named := ', '.join(status.holders)) else ''}.")
         elif status.finished < status.cells or not status.result:
             print(f"No process is using the study. To continue, {how}.")
         else:

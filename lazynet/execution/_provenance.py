@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -12,13 +13,21 @@ import jax
 
 # Environment variables that can change the rounding errors of computations.
 ROUNDING = ("LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS")
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazynet")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "lazynet")
+# Packages that only some computations use, and that need not be installed.
+OPTIONAL = ("neural-tangents",)
+# File in an installed wheel with the commit from which the wheel was built.
+REVISION = "_revision.txt"
 
 
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of the packages used in computations, keyed by the result attributes that store them."""
-    return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    for name in OPTIONAL:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return {f"{name.replace('-', '_')}_version": version for name, version in found.items()}
 
 
 def environment() -> str:
@@ -53,11 +62,16 @@ def provenance(settings: str, dtype: str, begun: float) -> dict[str, Any]:
 
 @cache
 def _git_revision() -> str:
-    """Return the current commit of the repository that contains this file, or "not in a repository"."""
-    here = Path(__file__).resolve().parent
+    """Return the commit of lazynet's code, with "-dirty" if the code was changed, or "not in a repository".
+
+    An installed wheel contains the commit from which it was built.
+    """
+    package = Path(__file__).resolve().parents[1]
+    if (package / REVISION).exists():
+        return (package / REVISION).read_text().strip()
     try:
         process = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
+            ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             capture_output=True,
             text=True,
             timeout=10,
@@ -66,5 +80,5 @@ def _git_revision() -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return "not in a repository"
-    tracked = process.returncode == 0 and (here.parents[1] / ".git").exists()
+    tracked = process.returncode == 0 and (package.parent / ".git").exists()
     return process.stdout.strip() if tracked else "not in a repository"

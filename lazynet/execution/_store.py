@@ -17,7 +17,7 @@ import numpy as np
 from lazynet.execution._checkpoint import CellCheckpoint
 from lazynet.execution._files import write_file
 from lazynet.execution._folder import RunFolder
-from lazynet.execution._locks import is_locked, locked
+from lazynet.execution._locks import holders, is_locked, locked
 from lazynet.execution._provenance import environment, versions
 
 # A cell's arrays, keyed by name.
@@ -40,6 +40,7 @@ class Status(NamedTuple):
         cells: Total number of cells.
         running: Whether a process is using the folder.
         result: Whether result.nc is intact and belongs to this study.
+        holders: The processes that use the folder, such as "process 4711 on node3".
     """
 
     finished: int
@@ -47,6 +48,7 @@ class Status(NamedTuple):
     cells: int
     running: bool
     result: bool
+    holders: tuple[str, ...] = ()
 
 
 class Store:
@@ -270,7 +272,10 @@ class Store:
         """
         keys = self.keys
         stored = [self.read(key) is not None for key in self._files if key in keys]
-        return Status(sum(stored), len(stored) - sum(stored), len(keys), is_locked(self.path / LOCK), self._finished())
+        using = holders(self.path)
+        return Status(
+            sum(stored), len(stored) - sum(stored), len(keys), bool(using), self._finished(), tuple(filter(None, using))
+        )
 
     def _finished(self) -> bool:
         """Return whether result.nc is the file that `finish` wrote for this study."""

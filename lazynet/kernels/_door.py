@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import importlib.util
 import sys
 import threading
 from types import ModuleType
@@ -31,9 +32,14 @@ def neural_tangents() -> ModuleType:
 
     To compute in float64, call neural-tangents functions inside `lazynet.precision.float64()`.
 
+    The library is not a dependency of lazynet, because it declares TensorFlow as a dependency of its own.
+
     Returns:
         The module `neural_tangents`. The empirical NTK implementations `AUTO` and `STRUCTURED_DERIVATIVES` and the
         function `predict.max_learning_rate` do not work with current versions of JAX.
+
+    Raises:
+        ImportError: If neural-tangents is not installed.
 
     Example:
         >>> neural_tangents().__name__
@@ -42,6 +48,11 @@ def neural_tangents() -> ModuleType:
     with _lock:
         if "neural_tangents" in sys.modules:
             return sys.modules["neural_tangents"]
+        if importlib.util.find_spec("neural_tangents") is None:
+            raise ImportError(
+                "neural-tangents is not installed. Install it without TensorFlow by running "
+                "pip install --no-deps neural-tangents==0.6.5 frozendict."
+            )
         added, new_modules = [], []
         try:
             for name, source in NAMES.items():

@@ -189,6 +189,7 @@ def test_status_of_every_kind(capsys, tmp_path):
             "cells": cells,
             "running": False,
             "result": True,
+            "holders": [],
         }
         _, shown, _ = run(capsys, "status", tmp_path / kind)
         assert shown.startswith(f"{kind}: {cells} of {cells} cells are stored")
@@ -199,7 +200,7 @@ def test_status_of_a_reproduction(capsys, tmp_path):
     code, shown, _ = run(capsys, "status", tmp_path)
     assert (code, shown) == (0, "part: 1 of 1 cells are stored, 0 are damaged.\n")
     _, shown, _ = run(capsys, "status", tmp_path, "--json")
-    status = {"finished": 1, "damaged": 0, "cells": 1, "running": False, "result": True}
+    status = {"finished": 1, "damaged": 0, "cells": 1, "running": False, "result": True, "holders": []}
     assert json.loads(shown) == {"kind": "reproduction", "parts": {"part": status}}
 
 

@@ -52,6 +52,7 @@ def test_stored_cells_are_not_computed_again(finished, uninterrupted, computed, 
         "cells": 3,
         "running": False,
         "result": finished == 3,
+        "holders": (),
     }
     monkeypatch.setattr(Store, "put", put)
     computed.clear()

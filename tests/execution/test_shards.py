@@ -1,9 +1,14 @@
 """Shards of a sweep share a folder, and locks keep other processes out of it."""
 
-import fcntl
+import os
+import re
+import socket
+import subprocess
+import sys
 import threading
 
 import pytest
+from filelock import ReadWriteLock
 from packs import set_carried_bytes
 from stored import assert_same, resumed, sweep
 from unchecked import unchecked
@@ -36,18 +41,47 @@ def test_shards_that_begin_at_once_must_be_of_one_sweep(monkeypatch, tmp_path):
 
 
 def test_shards_of_another_division_are_kept_away(tmp_path):
-    with open(tmp_path / "lock-1-of-3", "a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="a different number of shards and holds the lock 'lock-1-of-3'"):
-            sharded(tmp_path, 1, 2)
+    message = "a different number of shards and holds the lock 'lock-1-of-3'"
+    with locks.locked(tmp_path / "lock-1-of-3"), pytest.raises(ValueError, match=message):
+        sharded(tmp_path, 1, 2)
 
 
 def test_a_folder_that_another_process_is_at_work_on_is_refused(computed, tmp_path):
-    with open(tmp_path / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="Another process is using"):
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    with locks.locked(tmp_path / "lock"):
+        with pytest.raises(ValueError, match=rf"^Another process \({re.escape(holder)}\) is using"):
             resumed(tmp_path)
+        assert Store(tmp_path).status().holders == (holder,)
+    assert Store(tmp_path).status().holders == ()
     assert computed == []
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lazynet.execution._locks import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_lets_go_of_its_lock(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match=rf"^Another process \(process {process.pid} on "):
+            resumed(tmp_path)
+        process.kill()
+        process.wait()
+    assert not Store(tmp_path).status().running
+    resumed(tmp_path)
+
+
+def test_a_lock_file_of_an_earlier_version_is_taken(computed, tmp_path):
+    (tmp_path / "lock").touch()
+    resumed(tmp_path)
+    assert computed
 
 
 def test_shards_meet_in_a_folder(uninterrupted, computed, tmp_path):
@@ -77,11 +111,11 @@ def test_who_looks_at_a_folder_keeps_nobody_away(tmp_path):
     (out / "lock").unlink()
     assert not Store(out).status().running
     assert not (out / "lock").exists()
-    with open(out / "lock", "a") as looking:
-        fcntl.flock(looking, fcntl.LOCK_EX)
-        assert Store(out).status().running
-        threading.Timer(2 * locks.PAUSE, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
-        resumed(out)
+    lock = ReadWriteLock(out / "lock", is_singleton=False)
+    lock.acquire_write()
+    assert Store(out).status().running
+    threading.Timer(locks.PATIENCE / 4, lock.close).start()
+    resumed(out)
 
 
 def test_the_packing_of_the_first_shard_holds_for_all(uninterrupted, monkeypatch, tmp_path):
@@ -93,15 +127,13 @@ def test_the_packing_of_the_first_shard_holds_for_all(uninterrupted, monkeypatch
 
 @pytest.mark.slow
 def test_shards_keep_others_away(tmp_path):
-    with open(tmp_path / "lock", "a") as lock, open(tmp_path / "lock-1-of-2", "a") as own:
-        for held in (lock, own):
-            fcntl.flock(held, fcntl.LOCK_SH)
+    with locks.locked(tmp_path / "lock", shared=True), locks.locked(tmp_path / "lock-1-of-2"):
         # Neither the same shard nor a whole sweep may use the folder at the same time.
         for folder in (lz.RunFolder(tmp_path, shard=(1, 2)), lz.RunFolder(tmp_path, resume=True)):
-            with pytest.raises(ValueError, match="Another process is using"):
+            with pytest.raises(ValueError, match=r"Another process \(process .*\) is using"):
                 sweep(folder)
         assert sharded(tmp_path, 2, 2) is None
-        with pytest.raises(ValueError, match="Another process is using"):
+        with pytest.raises(ValueError, match=r"Another process \(process .*\) is using"):
             lz.merge_shards(tmp_path)
 
 

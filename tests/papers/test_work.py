@@ -185,7 +185,7 @@ def test_a_reproduction_keeps_others_away(tmp_path, capsys, monkeypatch):
     command = ["reproduce", "arora2019", "--size", "tiny", "--out", str(tmp_path / "run")]
     assert cli.main(command) == 0
     assert codes == [2]
-    assert "lazynet: Another process is using" in capsys.readouterr().err
+    assert "lazynet: Another process (process " in capsys.readouterr().err
     # A download that times out must not be reported as reaching the time limit.
     monkeypatch.setattr(arora2019, "reproduce", Mock(side_effect=TimeoutError("timed out")))
     assert cli.main([*command, "--resume", "--max-seconds", "100"]) == 2

@@ -120,6 +120,7 @@ def test_a_study_that_was_stopped_is_resumed(data, tmp_path, monkeypatch):
         "cells": 2,
         "running": False,
         "result": False,
+        "holders": (),
     }
     monkeypatch.setattr(study, "kernel_descent", kernel_descent)
     solve = study.solve

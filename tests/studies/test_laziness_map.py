@@ -1,6 +1,5 @@
 """Test laziness maps of small networks: both regimes, boundaries, networks that do not fit, folders and figures."""
 
-import fcntl
 import json
 import warnings
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from filelock import ReadWriteLock
 from unchecked import unchecked
 
 import lazynet as lz
@@ -260,14 +260,13 @@ def test_the_folder_of_a_map_says_what_it_holds(tmp_path, capsys):
     Store(out).finish({"result.nc": b"result"})
     assert cli.main(["status", str(out), "--json"]) == cli.main(["status", str(out)]) == 0
     as_json, *_, last = capsys.readouterr().out.splitlines()
-    status = {"finished": 4, "damaged": 0, "cells": 4, "running": False, "result": True}
+    status = {"finished": 4, "damaged": 0, "cells": 4, "running": False, "result": True, "holders": []}
     assert json.loads(as_json) == {"kind": "laziness_map", **status}
     assert last == "The study is finished."
     # If another process is using the study, a second one is refused before any work starts.
-    with open(out / "lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"^Another process is using"):
-            lz.laziness_map(BOTH, DATA, *GRID, out=lz.RunFolder(out, resume=True), **SMALL)
+    lock = ReadWriteLock(out / "lock", is_singleton=False).write_lock()
+    with lock, pytest.raises(ValueError, match=r"^Another process is using"):
+        lz.laziness_map(BOTH, DATA, *GRID, out=lz.RunFolder(out, resume=True), **SMALL)
 
 
 @pytest.mark.slow
