@@ -107,13 +107,20 @@ LONG_EXAMPLES = (
     "studies.sweep._speed_gap.speed_gap",
 )
 
+# Docstrings whose examples use neural-tangents.
+PEER_EXAMPLES = ("kernels._door.neural_tangents", "networks._adapters.from_stax")
+
 
 def pytest_collection_modifyitems(config, items):
     """Mark long examples and tests of reproductions, and select either the exact tests or all others."""
+    from peer import ABSENT, INSTALLED
+
     chosen, others = [], []
     for item in items:
         if item.name.removeprefix("lazynet.") in LONG_EXAMPLES or "reproduced" in getattr(item, "fixturenames", ()):
             item.add_marker("whole")
+        if not INSTALLED and item.name.removeprefix("lazynet.") in PEER_EXAMPLES:
+            item.add_marker(pytest.mark.skip(reason=ABSENT))
         if item.get_closest_marker("whole"):
             item.add_marker("slow")
         (chosen if (item.get_closest_marker("exact") is not None) == EXACT else others).append(item)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from peer import neural_tangents
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.kernels import neural_tangents
 
 X = np.random.default_rng(0).normal(size=(6, 5))
 Y = np.sign(X[:, 0])

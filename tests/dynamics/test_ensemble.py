@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from peer import neural_tangents
 from problems import kernel_with
 from reference import targets, unit_rows
 from tolerance import assert_close
@@ -13,7 +14,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.dynamics import _ensemble as ensemble_module
-from lazynet.kernels import kernel_operator, neural_tangents, spectrum
+from lazynet.kernels import kernel_operator, spectrum
 from lazynet.precision import float64
 
 N, N_TEST = 12, 5

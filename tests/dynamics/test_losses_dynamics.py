@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
+from peer import neural_tangents
 from problems import kernel_with
 from reference import unit_rows
 from scipy.special import expit, softmax
@@ -14,7 +15,7 @@ from unchecked import unchecked
 import lazynet as lz
 from lazynet.dynamics import _coefficients as coefficients
 from lazynet.dynamics import _flow as flow
-from lazynet.kernels import CrossOperator, dense_operator, kernel_operator, neural_tangents, spectrum
+from lazynet.kernels import CrossOperator, dense_operator, kernel_operator, spectrum
 from lazynet.losses import Loss, hinge, logistic, squared
 from lazynet.networks import Linearized
 from lazynet.precision import float64

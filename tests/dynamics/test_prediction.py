@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from peer import neural_tangents
 from reference import targets, unit_rows
 from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.kernels import neural_tangents, spectrum
+from lazynet.kernels import spectrum
 from lazynet.precision import float64
 
 N, N_TEST = 12, 5

@@ -9,11 +9,12 @@ import optax
 import pytest
 import scipy.integrate
 import scipy.linalg
+from peer import neural_tangents
 from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.dynamics._laws import Law
-from lazynet.kernels import dense_operator, neural_tangents, spectrum
+from lazynet.kernels import dense_operator, spectrum
 from lazynet.precision import float64
 
 N, N_TEST, FEATURES, STEPS = 14, 5, 20, 80

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from peer import neural_tangents
 
 import lazynet as lz
 from lazynet.experiment import _predictions as predictions
-from lazynet.kernels import neural_tangents
 from lazynet.networks import traits
 from lazynet.training._keys import member_key, start_key
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from peer import neural_tangents
 from reference import ACTIVATIONS, SLOPE, VALUE
 
 import lazynet as lz
-from lazynet.kernels import neural_tangents
 from lazynet.kernels._covariance import covariance_dual
 from lazynet.kernels._dual import gaussian_dual
 from lazynet.precision import float64

@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from peer import ABSENT, INSTALLED
 
 from lazynet.kernels import _door as door
 from lazynet.kernels._door import NAMES, neural_tangents, resolve
+
+needs_neural_tangents = pytest.mark.skipif(not INSTALLED, reason=ABSENT)
 
 
 def in_fresh_process(program, *folders):
@@ -39,6 +42,7 @@ def bound_by_neural_tangents(name):
     return getattr(source.empirical, attribute.removeprefix("safe_"))
 
 
+@needs_neural_tangents
 @pytest.mark.parametrize(("name", "source"), NAMES.items())
 def test_table_matches_the_installed_jax(name, source):
     intended = resolve(source)
@@ -58,6 +62,7 @@ def test_public_objects_are_the_private_ones():
             assert resolve(source) is resolve(f"jax._src.core.{name.rsplit('.', 1)[1]}")
 
 
+@needs_neural_tangents
 @pytest.mark.slow
 def test_import_has_no_side_effects(tmp_path):
     fake = tmp_path / "tensorflow"
@@ -88,6 +93,7 @@ def test_import_has_no_side_effects(tmp_path):
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
+@needs_neural_tangents
 def test_a_failed_import_removes_the_names(monkeypatch):
     def refuse(name):
         if name == "neural_tangents":
@@ -101,6 +107,15 @@ def test_a_failed_import_removes_the_names(monkeypatch):
         neural_tangents.__wrapped__()
     assert "jax.util" not in sys.modules
     assert not hasattr(jax.core, "Jaxpr")
+
+
+def test_where_the_library_is_not_installed_the_error_tells_how_to_install_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "neural_tangents", raising=False)
+    monkeypatch.setattr(door.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"^neural-tangents is not installed\. Install it .* pip install --no-deps neural"
+    ):
+        neural_tangents.__wrapped__()
 
 
 def test_an_earlier_import_is_reused(monkeypatch):
@@ -120,6 +135,7 @@ def weights_and_rows(key):
     return weights, x
 
 
+@needs_neural_tangents
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"])
 @pytest.mark.filterwarnings("ignore:size requires ndarray:DeprecationWarning")  # a harmless warning in neural-tangents
@@ -133,6 +149,7 @@ def test_empirical_kernel(method, weights_and_rows):
     np.testing.assert_allclose(kernel, rows @ rows.T, rtol=1e-4, atol=1e-5)
 
 
+@needs_neural_tangents
 @pytest.mark.slow
 def test_stax_and_predict(weights_and_rows):
     nt = neural_tangents()

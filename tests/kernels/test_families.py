@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from peer import neural_tangents
 from reference import unit_rows
 
 import lazynet as lz
-from lazynet.kernels import neural_tangents
 from lazynet.kernels._covariance import covariance_dual
 from lazynet.kernels._monte_carlo import layer_kernels
 from lazynet.networks import PARAMETRIZATIONS

@@ -14,7 +14,7 @@ WIDTH, STARTS, OUTPUTS = 128, 250, 16
 
 
 def stax(width):
-    from lazynet.kernels import neural_tangents
+    from peer import neural_tangents
 
     layers = neural_tangents().stax
     return layers.serial(layers.Dense(width, b_std=0.2), layers.Relu(), layers.Dense(OUTPUTS))

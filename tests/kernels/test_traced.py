@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import Convolutional, Perceptron
+from peer import neural_tangents
 from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.kernels import neural_tangents
 from lazynet.networks import Centered
 
 KEY = jax.random.key(0)

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from peer import neural_tangents
 from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.kernels import neural_tangents
 from lazynet.networks import check_members_differ, check_network
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 7)), "float32")
