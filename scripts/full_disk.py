@@ -46,7 +46,7 @@ def call(command: str, out: Path, *flags: str) -> subprocess.CompletedProcess:
     if command in ("map", "ensemble"):
         arguments = [sys.executable, "-c", STUDY, command, str(out), *flags]
     else:
-        arguments = [sys.executable, "-m", "lazynet.cli", *COMMANDS[command], "--out", str(out), *flags]
+        arguments = [sys.executable, "-m", "lazynet", *COMMANDS[command], "--out", str(out), *flags]
     return subprocess.run(arguments, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
 
 
@@ -70,7 +70,7 @@ def on_a_full_disk(command: str, size: str) -> bool:
             good = judged(f"{command}, {size}", done := call(command, out))
             if command == "merge" and done.returncode == 0:
                 merged = subprocess.run(
-                    [sys.executable, "-m", "lazynet.cli", "merge", str(out)], capture_output=True, text=True
+                    [sys.executable, "-m", "lazynet", "merge", str(out)], capture_output=True, text=True
                 )
                 good &= judged(f"{command}, {size}, merged", merged)
             subprocess.run(["mount", "-o", "remount,size=200m", folder], check=True)
@@ -80,7 +80,7 @@ def on_a_full_disk(command: str, size: str) -> bool:
             good &= judged(f"{command}, {size}, again", again) and again.returncode == 0
             if command == "merge":
                 merged = subprocess.run(
-                    [sys.executable, "-m", "lazynet.cli", "merge", str(out)], capture_output=True, text=True
+                    [sys.executable, "-m", "lazynet", "merge", str(out)], capture_output=True, text=True
                 )
                 good &= judged(f"{command}, {size}, merged again", merged) and merged.returncode == 0
         finally:

@@ -1,33 +1,36 @@
 """The command line, with one module for each group of commands."""
 
 import contextlib
+import dataclasses
 import gc
 import hashlib
 import io
-import itertools
 import os
 import platform
+import re
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import jax
 import tyro
 
+import lazynet
 from lazynet.arguments import printable
-from lazynet.cli._common import BAD_INPUT, INTERRUPTED, Stopped
+from lazynet.cli._common import BAD_INPUT, FAILED_CHECK, INTERRUPTED, Stopped
 from lazynet.cli._datasets import DataCommand
 from lazynet.cli._limits import Complexity, LimitCommand
 from lazynet.cli._papers import Reproduce
-from lazynet.cli._sweeps import Merge, Status, Sweep
+from lazynet.cli._runs import Merge, Plot, Status, Verify
+from lazynet.cli._sweeps import Sweep
 from lazynet.cli._width import Width
 from lazynet.data import cache_folder
 from lazynet.hosts import stop
 
 DESCRIPTION = """Determine whether an over-parameterized neural network is in the kernel (lazy) regime.
 
-For help on a command, run lazynet COMMAND --help. Exit codes: 0 success; 1 failed check; 2 bad input; 3 time limit
-reached (the run can be resumed); 130 interrupted."""
+For help on a command, run lazynet COMMAND --help; for the version, run lazynet --version. Exit codes: 0 success;
+1 failed check; 2 bad input; 3 time limit reached (the run can be resumed); 130 interrupted."""
 
 # Errors caused by bad input. Any other error is a bug, and its traceback is shown.
 EXPECTED_ERRORS = (ValueError, OSError)
@@ -35,6 +38,8 @@ EXPECTED_ERRORS = (ValueError, OSError)
 Command = (
     Annotated[Sweep, tyro.conf.subcommand("sweep", prefix_name=False)]
     | Annotated[Width, tyro.conf.subcommand("width", prefix_name=False)]
+    | Annotated[Verify, tyro.conf.subcommand("verify", prefix_name=False)]
+    | Annotated[Plot, tyro.conf.subcommand("plot", prefix_name=False)]
     | Annotated[Merge, tyro.conf.subcommand("merge", prefix_name=False)]
     | Annotated[Status, tyro.conf.subcommand("status", prefix_name=False)]
     | Annotated[LimitCommand, tyro.conf.subcommand("infinite-width", prefix_name=False)]
@@ -56,7 +61,12 @@ def start(arguments: list[str] | None = None) -> int:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / _processor()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    return main(arguments)
+    try:
+        return main(arguments)
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has ended. Python would report it once more when it flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED_CHECK
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,9 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: Command-line arguments after `lazynet`; defaults to `sys.argv[1:]`.
     """
-    command = parse(arguments)
-    if command is None:
-        return BAD_INPUT
+    given = sys.argv[1:] if arguments is None else arguments
+    if given == ["--version"]:
+        print(f"lazynet {lazynet.__version__}")
+        return 0
+    try:
+        command = parse(given)
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
     with warnings.catch_warnings(), contextlib.redirect_stdout(_Printed(sys.stdout)):
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
@@ -79,9 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             _say("interrupted; nothing was written")
             return INTERRUPTED
+        except BrokenPipeError:
+            raise
         except EXPECTED_ERRORS as error:
             stop(error)
-            _say(" ".join(str(error).split()))
+            _say(with_flags(" ".join(str(error).split()), command))
             return BAD_INPUT
 
 
@@ -111,28 +128,57 @@ class _Printed(io.TextIOBase):
 
 
 def parse(arguments: list[str] | None) -> Any:
-    """Return the command that the arguments specify; if they are invalid, print one line to stderr and return None."""
-    stderr = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(stderr):
-            return tyro.cli(
-                Command,
-                prog="lazynet",
-                description=DESCRIPTION,
-                args=arguments,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-            )
-    except SystemExit as stop:
-        if stop.code != BAD_INPUT:
-            raise
-    # tyro prints a box with a title, the message, a horizontal rule and the flag's help. In an ASCII box, a rule also
-    # follows the title.
-    lines = [line.strip("│╭╮╰╯ ") for line in stderr.getvalue().splitlines()[1:]]
-    below_title = itertools.dropwhile(_is_rule, lines)
-    message = itertools.takewhile(lambda line: line and not _is_rule(line), below_title)
-    text = " ".join(message) or " ".join(stderr.getvalue().split())
-    _say(f"{text}; see lazynet --help")
-    return None
+    """Return the command that the arguments specify.
+
+    Raises:
+        SystemExit: If the arguments are invalid, after a message to stderr, or if they ask for help.
+    """
+    return tyro.cli(
+        Command,
+        prog="lazynet",
+        description=DESCRIPTION,
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+
+
+def with_flags(message: str, command: Any) -> str:
+    """Return an error message in which flags replace the names of the arguments that they set.
+
+    Args:
+        message: The message.
+        command: The command, whose fields and groups of fields define the flags.
+    """
+    defaults = _defaults(command)
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
+        # A switch that is on by default has only a flag that turns it off.
+        if name not in defaults or (value == "True" and defaults[name] is True):
+            return match[0]
+        text = f"--{name.replace('_', '-')}"
+        return {"": text, "True": text, "False": text.replace("--", "--no-")}.get(value, f"{text} {value}")
+
+    # A word is the name of an argument if it has a value, is the subject of a rule, or contains an underscore.
+    for pattern in (
+        r"\b(?P<name>\w+)=(?P<value>[\w.]+\b)",
+        r"(?<![-\w])(?P<name>\w+)(?P<value>)(?= must\b| is given\b)",
+        r"(?<![-\w])(?P<name>[a-z]+(?:_[a-z]+)+)(?P<value>)\b",
+    ):
+        message = re.sub(pattern, flag, message)
+    return message
+
+
+def _defaults(command: Any) -> dict[str, Any]:
+    """Return the default values of a command's flags, keyed by the names of their fields."""
+    defaults: dict[str, Any] = {}
+    for entry in dataclasses.fields(command):
+        value = getattr(command, entry.name)
+        if dataclasses.is_dataclass(value):
+            defaults |= _defaults(value)
+        elif tyro.conf.Positional not in get_args(entry.type):
+            defaults[entry.name] = entry.default
+    return defaults
 
 
 def _processor() -> str:
@@ -141,7 +187,3 @@ def _processor() -> str:
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         description += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
     return hashlib.sha256(description.encode()).hexdigest()[:16]
-
-
-def _is_rule(line: str) -> bool:
-    return set(line) <= set("─-")

@@ -1,7 +1,7 @@
 """Flags, exit codes and output functions shared by the commands."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,12 @@ import lazynet as lz
 from lazynet.data import DATASETS
 from lazynet.execution import Store, StoreStatus
 from lazynet.hosts import is_first, together
+from lazynet.losses import LOSSES
 from lazynet.networks import ACTIVATIONS
 from lazynet.papers.work import PARTS, REPRODUCTION
 from lazynet.plan import Job, available_memory
 from lazynet.studies.required_width import KIND as REQUIRED_WIDTH
+from lazynet.training import OPTIMIZERS
 
 FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
 
@@ -26,8 +28,29 @@ def _default(text: str) -> str:
     return "" if text in ("None", "False", "True", "") else f"(default: {text})"
 
 
+def _default_choice(text: str) -> str:
+    """Return the help text for a default that the parser shows as a list of quoted names."""
+    return _default(text.strip("[]").replace("'", "").replace(",", ""))
+
+
 def _type_of(metavar: str | None = None) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=_default)
+
+
+def choices(names: Iterable[str], several: bool = False) -> Any:
+    """Return the annotation for a flag that accepts one or more of the given names and shows them in its help.
+
+    Args:
+        names: The names.
+        several: Whether the flag accepts several names, as a tuple.
+    """
+    listed = tuple(names)
+    literal = tyro.extras.literal_type_from_choices(listed)
+    return tyro.conf.arg(
+        metavar=f"{{{','.join(listed)}}}" + (" ..." if several else ""),
+        constructor=tuple[literal, ...] if several else literal,  # type: ignore[valid-type]
+        help_behavior_hint=_default_choice,
+    )
 
 
 # Types of command-line flags.
@@ -38,19 +61,15 @@ OptionalText = Annotated[str | None, _type_of("STR")]
 OptionalPath = Annotated[Path | None, _type_of("PATH")]
 Ints = Annotated[tuple[int, ...], _type_of("INT ...")]
 Floats = Annotated[tuple[float, ...], _type_of("FLOAT ...")]
-
-
-def one_of(names: Any) -> str:
-    """Return a phrase that lists the allowed values for a flag."""
-    *others, last = names
-    return f"one of {', '.join(others)} or {last}"
+DType = Annotated[str, choices(("float32", "float64"))]
 
 
 @dataclass
 class Source:
     """Data set, classes and test examples."""
 
-    dataset: Annotated[str, tyro.conf.arg(help=f"Data set: {one_of(DATASETS)}.")] = "digits"
+    dataset: Annotated[str, choices(DATASETS)] = "digits"
+    """Data set."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS ...")] = ("0", "1")
     """Classes to distinguish. A class can be a group of labels, such as 0,2,4, or the word even or odd."""
     n_test: OptionalInt = None
@@ -69,28 +88,91 @@ class Data(Source):
         return lz.load_dataset(self.dataset, self.classes, self.n_train, self.n_test)
 
 
-@dataclass
-class Network:
-    """Settings for a two-layer network, except for its width."""
+FAMILIES = {"two-layer": lz.TwoLayer, "mlp": lz.MLP, "conv": lz.ConvNet}
 
-    activation: Annotated[str, tyro.conf.arg(help=f"Activation: {one_of(ACTIVATIONS)}.")] = "relu"
-    train: str = "hidden"
-    """Layers to train: hidden, readout or both."""
-    init_scale: float = 1.0
-    """Scale kappa of the hidden weights, which are initialized from N(0, kappa^2)."""
+
+@dataclass
+class Architecture:
+    """Family of networks, and settings for which a sweep has no axes."""
+
+    family: Annotated[str, choices(FAMILIES)] = "two-layer"
+    """Family of networks: two-layer, fully connected with --depth hidden layers (mlp), or convolutional (conv)."""
+    depth: OptionalInt = None
+    """Number of hidden layers of an mlp, by default 3."""
+    train: Annotated[str | None, choices(("hidden", "readout", "both"))] = None
+    """Layers to train; by default hidden, or both for an mlp."""
+    symmetric: Switch = True
+    """Do not start two-layer and convolutional networks from pairs of units whose outputs cancel."""
+
+    def make(self, width: int, outputs: int, **scales: Any) -> Any:
+        """Return a network.
+
+        Args:
+            width: Width of the network.
+            outputs: Number of outputs.
+            **scales: Further arguments. Those that are None keep their defaults, which depend on the family.
+
+        Raises:
+            ValueError: If a flag is given that does not apply to the family.
+        """
+        deep = self.family == "mlp"
+        if self.depth is not None and not deep:
+            raise ValueError(f"--depth must be omitted for --family {self.family}; only an mlp has a depth.")
+        if not self.symmetric and deep:
+            raise ValueError("--no-symmetric must be omitted for --family mlp, whose units are never paired.")
+        given = {"depth": self.depth, "train": self.train, "symmetric": None if self.symmetric else False, **scales}
+        given = {name: value for name, value in given.items() if value is not None}
+        return FAMILIES[self.family](width=width, outputs=outputs, **given)
+
+
+@dataclass
+class Network(Architecture):
+    """Settings of the network, except for its width."""
+
+    activation: Annotated[str, choices(ACTIVATIONS)] = "relu"
+    """Activation."""
+    init_scale: OptionalFloat = None
+    """Scale kappa of the weights, which are initialized from N(0, kappa^2); by default 1, or sqrt(2) for an mlp."""
     output_scale: float = 1.0
     """Factor alpha that multiplies the output."""
 
-    def at_width(self, width: int, outputs: int) -> lz.TwoLayer:
+    def at_width(self, width: int, outputs: int) -> Any:
         """Return the network with the given width and number of outputs."""
-        return lz.TwoLayer(
-            width=width,
-            outputs=outputs,
+        return self.make(
+            width,
+            outputs,
             activation=self.activation,
-            train=self.train,
             init_scale=self.init_scale,
             output_scale=self.output_scale,
         )
+
+
+@dataclass
+class Training:
+    """Settings of the training."""
+
+    steps: int = 1000
+    """Number of training steps."""
+    learning_rate: OptionalFloat = None
+    """Learning rate, for sgd and the squared loss by default 1 / lambda_max of the kernel."""
+    loss: Annotated[str, choices(LOSSES)] = "squared"
+    """Loss."""
+    batch_size: OptionalInt = None
+    """Number of examples per batch, by default all of them."""
+    optimizer: Annotated[str, choices(OPTIMIZERS)] = "sgd"
+    """Optimizer."""
+    momentum: float = 0.0
+    """Momentum for sgd, at least 0 and below 1."""
+    weight_decay: OptionalFloat = None
+    """Factor w in the term w theta that is added to the gradient."""
+    ridge: float = 0.0
+    """Factor beta in the penalty beta/2 ||theta - theta_0||^2."""
+    dtype: DType = "float32"
+    """Training precision. Kernels and predictions are always float64."""
+
+    def make_optimizer(self) -> lz.Optimizer:
+        """Return the optimizer and its settings."""
+        return lz.Optimizer(self.optimizer, self.momentum, weight_decay=self.weight_decay, ridge=self.ridge)
 
 
 @dataclass

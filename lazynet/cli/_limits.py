@@ -1,18 +1,19 @@
 """Commands for infinitely wide networks: `lazynet infinite-width` and `lazynet complexity`."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 import lazynet as lz
 from lazynet.cli._common import (
     Data,
+    DType,
     Folder,
     Network,
     OptionalFloat,
-    OptionalText,
     Switch,
+    choices,
     print_json,
     print_plan,
     stoppable,
@@ -21,7 +22,7 @@ from lazynet.cli._reports import report
 from lazynet.execution import run
 from lazynet.experiment import infinite_width_jobs
 from lazynet.hosts import together
-from lazynet.kernels import FACTORED, complexity_and_smallest, largest_eigenvalue
+from lazynet.kernels import FACTORED, STORAGES, complexity_and_smallest, largest_eigenvalue
 from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 
 
@@ -40,11 +41,11 @@ class LimitCommand:
     snapshots: int = 200
     """Number of log-spaced steps at which predictions are made."""
     learning_rate: OptionalFloat = None
-    """Learning rate for the loss 1/2 sum (f - y)^2; by default 1 / lambda_max of the kernel."""
-    dtype: str = "float32"
-    """Precision of the kernel's entries: float32 or float64. Sums are always float64."""
-    storage: OptionalText = None
-    """Where to store the kernel: memory, devices, disk, or none to recompute it; by default, the fastest that fits."""
+    """Learning rate; by default 1 / lambda_max of the kernel."""
+    dtype: DType = "float32"
+    """Precision of the kernel's entries. Sums are always float64."""
+    storage: Annotated[str | None, choices(STORAGES)] = None
+    """Where to store the kernel, or none to recompute it; by default, the fastest that fits."""
     tolerance: OptionalFloat = None
     """Maximum error in the predictions, relative to the norm of the targets; by default 1e-4, or 1e-5 for float64."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)

@@ -43,7 +43,7 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False,
     if kind == "sweep":
         return _report_sweep(result, out, as_json, check, tolerance)
     if out is not None:
-        write_figures(out, {kind: lz.plot(result)})
+        write_plots(result, out)
     numbers, table = SUMMARIES.get(kind, (_sizes, _sizes_table))
     if as_json:
         settings = json.loads(result.attrs["settings"])
@@ -57,24 +57,42 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False,
 
 def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool, tolerance: float | None) -> int:
     """Print the verdict at each point in a sweep, store it if a tolerance is given, and return the exit code."""
-    verdicts = [(labels, lz.verify(at, tolerance), at) for labels, at in points(result)]
+    verdicts = [(labels, lz.verify(at, tolerance)) for labels, at in points(result)]
     if out is not None:
         if tolerance is not None:
             write_file(out / "verdict.json", (verdicts_json(result, tolerance) + "\n").encode())
-        write_figures(out, {_figure_name(labels): lz.plot(at, verdict) for labels, verdict, at in verdicts})
+        write_plots(result, out, tolerance)
     if as_json:
         settings, content = json.loads(result.attrs["settings"]), json.loads(verdicts_json(result, tolerance))
         print_json(settings=settings, verdict=content, out=None if out is None else str(out))
     else:
-        for labels, verdict, _ in verdicts:
+        for labels, verdict in verdicts:
             if labels:
                 print(f"\n{', '.join(f'{name} = {value}' for name, value in labels.items())}")
             print(verdict)
         if out is not None:
             figures = "figures/sweep.png" if len(verdicts) == 1 else f"{len(verdicts)} figures"
             print(f"\nWritten to {out}: settings.json, result.nc, verdict.json, {figures}")
-    passed = all(verdict.passed and (tolerance is None or verdict.lazy) for _, verdict, _ in verdicts)
+    passed = all(verdict.passed and (tolerance is None or verdict.lazy) for _, verdict in verdicts)
     return FAILED_CHECK if check and not passed else 0
+
+
+def write_plots(result: Result, folder: Path, tolerance: float | None = None) -> list[Path]:
+    """Draw the figures of a study and write them to its folder.
+
+    Args:
+        result: The result.
+        folder: The folder.
+        tolerance: Largest gap at which the networks of a sweep count as lazy.
+
+    Returns:
+        The paths of the figures.
+    """
+    if result.attrs["kind"] == "sweep":
+        plots = {_figure_name(labels): lz.plot(at, lz.verify(at, tolerance)) for labels, at in points(result)}
+    else:
+        plots = {result.attrs["kind"]: lz.plot(result)}
+    return write_figures(folder, plots)
 
 
 def _figure_name(labels: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """`lazynet width`: how wide a network must be to follow a prediction to a tolerance."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import tyro
 
@@ -9,8 +10,9 @@ from lazynet.cli._common import (
     Folder,
     Ints,
     Network,
-    OptionalFloat,
     Switch,
+    Training,
+    choices,
     print_plan,
     stoppable,
 )
@@ -18,6 +20,7 @@ from lazynet.cli._reports import report
 from lazynet.experiment import sweep_jobs
 from lazynet.hosts import together
 from lazynet.studies.required_width import MAX_WIDTH, TOLERANCE, make_search, run_search
+from lazynet.studies.sweep import PREDICTIONS
 
 
 @dataclass
@@ -32,20 +35,15 @@ class Width:
     network: tyro.conf.OmitArgPrefixes[Network] = field(default_factory=Network)
     tolerance: float = TOLERANCE
     """Largest gap at which networks count as lazy, as a fraction of the RMS of the targets."""
-    of: str = "linearization"
-    """Prediction that networks should follow: linearization or infinite_width."""
+    of: Annotated[str, choices(PREDICTIONS)] = "linearization"
+    """Prediction that networks should follow."""
     seeds: int = 8
     """Number of seeds, at least 2; seeds are numbered from 0."""
-    steps: int = 1000
-    """Number of training steps."""
     pilots: Ints = ()
     """Pilot widths, from whose gaps the width is predicted; by default 64, 128, ..., 2048, up to --max-width."""
     max_width: int = MAX_WIDTH
     """Largest width to train; if the predicted width is larger, it is not verified."""
-    learning_rate: OptionalFloat = None
-    """Learning rate for the loss 1/2 sum (f - y)^2; by default 1 / lambda_max of the kernel."""
-    dtype: str = "float32"
-    """Training precision: float32 or float64. Kernels and predictions are always float64."""
+    training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     check: Switch = False
     """Exit with code 1 if no width is verified."""
@@ -64,11 +62,14 @@ class Width:
                 self.tolerance,
                 self.of,
                 self.seeds,
-                self.steps,
+                self.training.steps,
                 pilots=self.pilots or None,
                 max_width=self.max_width,
-                learning_rate=self.learning_rate,
-                dtype=self.dtype,
+                learning_rate=self.training.learning_rate,
+                loss=self.training.loss,
+                optimizer=self.training.make_optimizer(),
+                batch_size=self.training.batch_size,
+                dtype=self.training.dtype,
                 folder=self.folder.open(),
                 progress=True,
             )

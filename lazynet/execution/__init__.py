@@ -5,10 +5,11 @@ from lazynet.execution._folder import RunFolder, as_run_folder
 from lazynet.execution._progress import Stages, TaskProgress, product_rate
 from lazynet.execution._provenance import provenance
 from lazynet.execution._runner import Output, Study, Task, assemble_shards, check_same_on_all_hosts, run
-from lazynet.execution._store import Arrays, Store, open_store
+from lazynet.execution._store import RESULT, Arrays, Store, open_store
 from lazynet.execution._store import Status as StoreStatus
 
 __all__ = [
+    "RESULT",
     "Arrays",
     "Output",
     "RunFolder",

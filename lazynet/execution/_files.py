@@ -52,19 +52,23 @@ def _umask() -> int:
     return mask
 
 
-def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
+def write_figures(out: str | Path, figures: dict[str, Any]) -> list[Path]:
     """Write figures as PNG files to the figures/ subfolder of a given folder.
 
     Args:
-        out: Path of the folder, which must exist.
+        out: Path of the folder, which is created if it does not exist.
         figures: Matplotlib figures, keyed by file name without the extension.
+
+    Returns:
+        The paths of the files.
     """
+    folder = Path(out) / "figures"
     for name, figure in figures.items():
-        folder = Path(out) / "figures"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=DOTS_PER_INCH)
         write_file(folder / f"{name}.png", stream.getvalue())
+    return [folder / f"{name}.png" for name in figures]
 
 
 def result_files(result: Result) -> dict[str, bytes]:

@@ -34,7 +34,7 @@ from lazynet.kernels._spectrum import (
     spectrum,
 )
 from lazynet.kernels._start import start_covariance
-from lazynet.kernels._storage import WORKING, check_storage, choose_storage, kernel_job, kernel_operator
+from lazynet.kernels._storage import STORAGES, WORKING, check_storage, choose_storage, kernel_job, kernel_operator
 from lazynet.kernels._threads import in_threads, narrow_products
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "FACTORED",
     "MIN_RANDOM_COLUMNS",
     "RANK",
+    "STORAGES",
     "WORKING",
     "CrossOperator",
     "Error",

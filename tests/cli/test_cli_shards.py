@@ -58,6 +58,6 @@ def test_a_task_without_a_folder_is_refused(task):
 def test_malformed_shards_are_refused(shard, tmp_path, capsys):
     assert cli.main(["sweep", *SMALL, "--out", str(tmp_path / "run"), "--shard", shard]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("lazynet: shard must be ")
+    assert line.startswith("lazynet: --shard must be ")
     assert shard in line
     assert not (tmp_path / "run").exists()

@@ -329,7 +329,7 @@ def test_a_killed_process_loses_no_finished_cell(uninterrupted, tmp_path):
     run = tmp_path / "killed"
     flags = ["sweep", *FLAGS, "--out", str(run), "--resume"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lazynet.cli", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "lazynet", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while process.poll() is None and not list(run.glob("cells/*.npz")):
         time.sleep(0.002)

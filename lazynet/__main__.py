@@ -1,4 +1,4 @@
-"""Entry point for `python -m lazynet.cli`."""
+"""Entry point for `python -m lazynet`."""
 
 import sys
 
