@@ -66,7 +66,7 @@ class SweepTraining:
     steps: int = 1000
     """Number of training steps."""
     learning_rate: Floats = ()
-    """Learning rate, for sgd and the squared loss by default 1 / lambda_max of the kernel; several values add an axis."""
+    """Learning rate; sgd with the squared loss has the default 1 / lambda_max; several values add an axis."""
     loss: Annotated[str, choices(LOSSES)] = "squared"
     """Loss."""
     batch_size: Ints = ()
