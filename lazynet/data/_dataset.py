@@ -8,10 +8,12 @@ from jaxtyping import Float, Num
 from numpy.typing import ArrayLike
 
 from lazynet.data._checks import check_rows, check_targets
+from lazynet.display import displayed
 
 
 # With eq=False, data sets are compared by identity. A comparison by value would fail, because comparing two arrays
 # gives an array of booleans.
+@displayed
 @dataclass(frozen=True, eq=False, init=False)
 class Dataset:
     """Training and test examples, stored as NumPy arrays.

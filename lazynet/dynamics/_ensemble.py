@@ -13,6 +13,7 @@ import scipy.linalg
 from jaxtyping import Float
 
 from lazynet.arguments import check_number
+from lazynet.display import displayed
 from lazynet.dynamics._laws import Law, allow_overflow, zero_below_rounding
 from lazynet.dynamics._modes import check_not_negative
 from lazynet.dynamics._prediction import check_learning_rate, checked_times
@@ -22,6 +23,7 @@ from lazynet.plan import available_memory, check_fits
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
+@displayed
 class Ensemble(NamedTuple):
     """Mean and covariance, over initializations, of predictions at s times, as NumPy float64 arrays.
 

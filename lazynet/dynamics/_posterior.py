@@ -7,11 +7,13 @@ import scipy.linalg
 from jaxtyping import Float
 
 from lazynet.arguments import check_number
+from lazynet.display import displayed
 from lazynet.dynamics._trajectory import check_test_kernel
 from lazynet.kernels import check_kernel, check_targets
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
+@displayed
 class Posterior(NamedTuple):
     """Mean and covariance of a Gaussian process on the test set, given noisy targets, as NumPy float64 arrays.
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lazynet.arrays import float64_array, real_array
+from lazynet.display import displayed
 from lazynet.dynamics._coefficients import DenseKernel
 from lazynet.dynamics._laws import Law, allow_overflow
 from lazynet.dynamics._modes import excited_modes
@@ -17,6 +18,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 AnyKernel = SquareKernel | Float[AnyArray, "n k n k"] | Spectrum | KernelOperator
 
 
+@displayed
 class Trajectory(NamedTuple):
     """Kernel predictions at s times, as NumPy float64 arrays.
 
@@ -44,6 +46,7 @@ class Trajectory(NamedTuple):
     displacement: Float[np.ndarray, " s"]
 
 
+@displayed
 class Origin(NamedTuple):
     """Initial parameters theta_0 of a linear model f_0 + Z (theta - theta_0), as seen through Z, for weight decay.
 

@@ -48,6 +48,10 @@ class KernelOperator:
         self.n, self.dtype, self.rounding, self.storage = n, np.dtype(dtype), rounding, storage
         self._block, self._size = block, size or BLOCK
 
+    def __repr__(self) -> str:
+        """Return the shape, the dtype and the place of the entries."""
+        return f"KernelOperator of shape {self.shape}, {self.dtype}, storage {self.storage!r}"
+
     @property
     def shape(self) -> tuple[int, int]:
         """Shape (n, n) of the kernel matrix."""
@@ -217,6 +221,10 @@ class CrossOperator:
             raise ValueError("x1 must be finite, got NaN or infinite entries.")
         self.shape = len(x1), len(x2)
         self._block = lambda rows, columns: kernel(x1[rows], x2[columns], dtype=dtype)
+
+    def __repr__(self) -> str:
+        """Return the shape."""
+        return f"CrossOperator of shape {self.shape}"
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n1 k"]:
         """Compute K v.

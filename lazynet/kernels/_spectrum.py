@@ -10,6 +10,7 @@ import scipy.sparse.linalg
 from jaxtyping import Float
 
 from lazynet.arrays import float64_array
+from lazynet.display import displayed
 from lazynet.kernels._threads import in_threads
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.typing import AnyArray, SquareKernel, Targets
@@ -27,6 +28,7 @@ Matrix = TypeVar("Matrix", bound=AnyArray)
 TILE = 512  # rows per tile, few enough that a tile and its transpose fit in the cache
 
 
+@displayed
 class Spectrum(NamedTuple):
     """Eigendecomposition of a kernel matrix, as NumPy float64 arrays.
 
@@ -39,6 +41,7 @@ class Spectrum(NamedTuple):
     vectors: Float[np.ndarray, "n n"]
 
 
+@displayed
 class LabelProjections(NamedTuple):
     """Projections of targets onto the eigenvectors of a kernel, as NumPy float64 arrays.
 

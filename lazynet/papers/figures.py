@@ -7,8 +7,8 @@ import matplotlib as mpl
 import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from lazynet.figures import Figure
 from lazynet.studies import SETTINGS
 
 # Style of points that were read off a paper's figure.

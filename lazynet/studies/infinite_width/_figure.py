@@ -18,7 +18,8 @@ def plot_limit(result: Result) -> Figure:
         A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
-    from matplotlib.figure import Figure
+
+    from lazynet.figures import Figure
 
     settings = json.loads(result.attrs["settings"])
     tested = "test_error" in result

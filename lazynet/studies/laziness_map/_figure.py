@@ -27,7 +27,8 @@ def plot_laziness(result: Result) -> Figure:
     """
     import matplotlib as mpl
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
+
+    from lazynet.figures import Figure
 
     means = {name: _mean(result[name]) for name in ("kernel_change", "test_error")}
     with mpl.rc_context(SETTINGS):

@@ -29,7 +29,8 @@ def plot_line(result: Result) -> Figure:
         A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
-    from matplotlib.figure import Figure
+
+    from lazynet.figures import Figure
 
     if "output" in result.dims:
         result = result.isel(output=0)

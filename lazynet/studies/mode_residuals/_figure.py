@@ -25,7 +25,8 @@ def plot_modes(result: Result) -> Figure:
         A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
-    from matplotlib.figure import Figure
+
+    from lazynet.figures import Figure
 
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11, 4.9), layout="constrained")

@@ -25,7 +25,8 @@ def plot_required_width(result: Result, verdict: Verdict | None = None) -> Figur
         A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
-    from matplotlib.figure import Figure
+
+    from lazynet.figures import Figure
 
     result = checked(result)
     verdict = verify_required_width(result) if verdict is None else verdict

@@ -54,7 +54,8 @@ def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
         A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
-    from matplotlib.figure import Figure
+
+    from lazynet.figures import Figure
 
     result = at_one_point(result)
     verdict = verify_sweep(result) if verdict is None else verdict

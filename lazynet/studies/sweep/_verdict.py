@@ -146,6 +146,10 @@ class Verdict:
         check_choice("quantity", quantity, self.corrections)
         return self.corrections[quantity]
 
+    def __repr__(self) -> str:
+        """Return the answer. The string of a verdict also contains the tables."""
+        return f"Verdict: {self.answer}"
+
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: the answer, followed by the tables as preformatted text."""
         tables = str(self).removeprefix(self.answer)

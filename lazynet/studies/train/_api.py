@@ -9,6 +9,7 @@ from jax import Array
 
 from lazynet.arguments import check_key
 from lazynet.data import Dataset
+from lazynet.display import displayed
 from lazynet.execution import check_same_on_all_hosts
 from lazynet.experiment import (
     Measure,
@@ -35,6 +36,7 @@ from lazynet.training import AnyOptimizer, Stop
 from lazynet.typing import Result, Variables
 
 
+@displayed
 class Run(NamedTuple):
     """A trained network and its measurements.
 
