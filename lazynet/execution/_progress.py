@@ -1,8 +1,9 @@
-"""Progress displays on stderr, shown only if stderr is a terminal."""
+"""Progress displays on stderr."""
 
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from math import inf, isnan
 from types import TracebackType
 from typing import NamedTuple
@@ -14,49 +15,118 @@ from jax import Array
 from lazynet.precision import arithmetic
 
 SIDE = 2048
+# Seconds between two lines in a log, and between two states of the line in a notebook.
+LOG_PAUSE, NOTEBOOK_PAUSE = 30.0, 1.0
+# Number of characters beside the text of a bar: the bar, the percentage, the time left, and the spaces between them.
+BESIDE = 20 + 4 + 7 + 3
+
+
+class Bar:
+    """A progress bar in a terminal, which keeps its percentage and its remaining time in narrow terminals."""
+
+    def __init__(self, total: int) -> None:
+        """Draw the bar.
+
+        Args:
+            total: Total number of work units.
+        """
+        from rich import console, progress
+
+        columns = (
+            progress.BarColumn(bar_width=20),
+            progress.TaskProgressColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.description}", markup=False),
+        )
+        self._bar = progress.Progress(*columns, console=console.Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("starting", total=total)
+        self._bar.start()
+
+    def update(self, units: int, text: str) -> None:
+        """Add completed work units and show a text, which is cut to the width of the terminal."""
+        room = max(self._bar.console.width - BESIDE, 1)
+        shown = text if len(text) <= room else f"{text[: room - 1]}…"
+        self._bar.update(self._task, advance=units, description=shown)
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        self._bar.stop()
+
+
+class Lines:
+    """Plain lines on stderr: one every 30 seconds in a log, or one that is overwritten every second in a notebook."""
+
+    def __init__(self, total: int) -> None:
+        """Start the clock; nothing is written yet.
+
+        Args:
+            total: Total number of work units.
+        """
+        self._total, self._done = total, 0
+        self._overwrite = "ipykernel" in sys.modules
+        self._pause = NOTEBOOK_PAUSE if self._overwrite else LOG_PAUSE
+        self._written, self._length = time.monotonic(), 0
+        # The time and the completed units when the first work was reported, which may follow cells that were stored.
+        self._base: tuple[float, int] | None = None
+
+    def update(self, units: int, text: str) -> None:
+        """Add completed work units, and write a line if the last one was written long enough ago."""
+        now = time.monotonic()
+        self._done += units
+        if self._base is None and units:
+            self._base = now, self._done
+        if now - self._written < self._pause:
+            return
+        self._written = now
+        self._write(f"lazynet: {self._done / max(self._total, 1):.0%}{self._left(now)}; {text}")
+
+    def _left(self, now: float) -> str:
+        """Return the time left in words, or nothing if it cannot be estimated yet."""
+        if self._base is None or self._done <= self._base[1]:
+            return ""
+        seconds = (now - self._base[0]) * (self._total - self._done) / (self._done - self._base[1])
+        return f", about {timedelta(seconds=round(seconds))} left"
+
+    def _write(self, line: str) -> None:
+        if self._overwrite:
+            print("\r" + line.ljust(self._length), end="", file=sys.stderr, flush=True)
+            self._length = len(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """Remove the line in a notebook."""
+        if self._length:
+            print("\r" + " " * self._length, end="\r", file=sys.stderr, flush=True)
 
 
 class Progress:
-    """A progress bar that shows the number of finished cells, the speed, the time left, and the best and worst loss."""
+    """A display of the number of finished cells, the speed, the time left, and the best and worst loss."""
 
-    def __init__(self, total: int, cells: int, dtype: str, shown: bool = True) -> None:
-        """Create a progress bar.
+    def __init__(self, total: int, cells: int, shown: bool = True) -> None:
+        """Create a display.
 
         Args:
             total: Total number of work units in all cells.
             cells: Number of cells.
-            dtype: Dtype of the computations. The bar reports their speed as a percentage of the speed of a matrix
-                product in this dtype.
-            shown: Whether to show the bar. It is never shown if stderr is not a terminal.
+            shown: Whether to show anything.
         """
-        self._dtype = dtype
         self._total, self._cells, self._done = total, cells, 0
-        self._shown = shown and sys.stderr.isatty()
+        self._shown = shown
         self._extremes: tuple[Member, Member] | None = None
 
     def __enter__(self) -> "Progress":
-        """Draw the progress bar."""
+        """Start the display."""
         if self._shown:
-            from rich import console, progress
-
-            columns = (
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.TaskProgressColumn(),
-                progress.TimeRemainingColumn(),
-            )
-            self._product = product_rate(self._dtype)
-            self._bar = progress.Progress(*columns, console=console.Console(stderr=True), transient=True)
-            self._task = self._bar.add_task("starting", total=self._total)
-            self._bar.start()
+            self._display: Bar | Lines = (Bar if sys.stderr.isatty() else Lines)(self._total)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the progress bar."""
+        """End the display."""
         if self._shown:
-            self._bar.stop()
+            self._display.stop()
 
     def of_task(self, name: str) -> "TaskProgress":
         """Return the progress display for one task."""
@@ -65,10 +135,8 @@ class Progress:
     def advance(self, units: int, name: str, rate: float | None) -> None:
         """Add a task's completed work, and show the task's speed in floating-point operations per second."""
         if self._shown:
-            text = (
-                "" if rate is None else f", {rate / 1e9:.3g} GFLOP/s ({rate / self._product:.0%} of a matrix product)"
-            )
-            self._bar.update(self._task, advance=units, description=self._description(name + text))
+            text = "" if rate is None else f", {rate / 1e9:.3g} GFLOP/s"
+            self._display.update(units, self._description(name + text))
 
     def stage(self, name: str, stage: str, amount: float) -> None:
         """Show the current stage of a task and the progress of this stage.
@@ -78,7 +146,7 @@ class Progress:
         """
         if self._shown:
             done = f"{amount:.0%}" if amount <= 1 else f"{amount:.0f} products"
-            self._bar.update(self._task, description=self._description(f"{name}: {stage} {done}"))
+            self._display.update(0, self._description(f"{name}: {stage} {done}"))
 
     def finished(self, units: int, name: str, losses: dict[str, float]) -> None:
         """Show that a cell is finished.
@@ -95,7 +163,7 @@ class Progress:
         members = [Member(inf if isnan(loss) else loss, member) for member, loss in losses.items()]
         extremes = [*members, *(self._extremes or ())]
         self._extremes = (min(extremes), max(extremes)) if extremes else None
-        self._bar.update(self._task, advance=units, description=self._description(name))
+        self._display.update(units, self._description(name))
 
     def _description(self, name: str) -> str:
         text = f"{self._done} of {self._cells} cells; {name}"

@@ -260,7 +260,7 @@ def _run_tasks(
     tasks = _tasks_of_shard(study.tasks(record), shard)
     compiled: set[Hashable] = set()
     cells: list[Arrays] = []
-    with Progress(sum(task.units for task in tasks), len(tasks), study.dtype, progress and is_first()) as bar:
+    with Progress(sum(task.units for task in tasks), len(tasks), progress and is_first()) as bar:
         for task in tasks:
             with together():
                 arrays = None if store is None else store.take(task.key)

@@ -130,8 +130,7 @@ def test_memory_and_operations_of_infinite_width():
 )
 def test_a_plan_refuses_what_the_command_refuses(flags, capsys):
     assert cli.main([*flags, "--n-train", "16", "--plan"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert flags[1].strip("-").replace("-", "_") in line
+    assert flags[1] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["sweep", "infinite-width"])

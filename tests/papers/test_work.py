@@ -169,7 +169,7 @@ def test_a_reproduction_that_runs_out_of_time_is_resumed(tmp_path, capsys, monke
     assert computed == ["first", "interrupt", "second"]
     assert (out / "summary.json").exists()
     assert cli.main(["reproduce", "arora2019", "--max-seconds", "5"]) == 2
-    assert "out must be a folder if max_seconds is given" in capsys.readouterr().err
+    assert "--out must be a folder if --max-seconds is given" in capsys.readouterr().err
 
 
 def test_a_reproduction_keeps_others_away(tmp_path, capsys, monkeypatch):
