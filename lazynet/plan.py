@@ -37,6 +37,17 @@ class Job(NamedTuple):
         work = _total_and_parts({name: value / 1e12 for name, value in self.flops.items()}, "TFLOP")
         return f"{self.name}: {memory}, {work}"
 
+    def seconds(self, rate: float) -> float:
+        """Return the time that the operations need.
+
+        Args:
+            rate: Speed of a large matrix product, in floating-point operations per second.
+
+        Returns:
+            The time in seconds.
+        """
+        return sum(self.flops.values()) / (self.share * rate)
+
     def check(self) -> None:
         """Raise an error if the job needs more memory than is available.
 

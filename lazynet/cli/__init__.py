@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(stopped.code or 0)
     with warnings.catch_warnings(), contextlib.redirect_stdout(_Printed(sys.stdout)):
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+        warnings.showwarning = lambda message, *_: _say(f"warning: {with_flags(str(message), command)}")
         try:
             return int(command.run())
         except Stopped as stopped:

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 import lazynet as lz
+from lazynet.cli._own_network import own_network
 from lazynet.data import DATASETS
-from lazynet.execution import Store, StoreStatus
+from lazynet.execution import Store, StoreStatus, product_rate
 from lazynet.hosts import is_first, together
 from lazynet.losses import LOSSES
 from lazynet.networks import ACTIVATIONS
@@ -33,8 +34,8 @@ def _default_choice(text: str) -> str:
     return _default(text.strip("[]").replace("'", "").replace(",", ""))
 
 
-def _type_of(metavar: str | None = None) -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=_default)
+def _type_of(metavar: str | None = None, name: str | None = None) -> Any:
+    return tyro.conf.arg(name=name, metavar=metavar, help_behavior_hint=_default)
 
 
 def choices(names: Iterable[str], several: bool = False) -> Any:
@@ -66,29 +67,78 @@ DType = Annotated[str, choices(("float32", "float64"))]
 
 @dataclass
 class Source:
-    """Data set, classes and test examples."""
+    """Data set, and which of its examples to use."""
 
     dataset: Annotated[str, choices(DATASETS)] = "digits"
-    """Data set."""
+    """Data set that lazynet knows."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS ...")] = ("0", "1")
     """Classes to distinguish. A class can be a group of labels, such as 0,2,4, or the word even or odd."""
+    file: Annotated[Path | None, _type_of("FILE", name="data")] = None
+    """Your own data, in place of --dataset and --classes: a CSV file with a header, or an .npz or .nc file with the
+    arrays x_train and y_train and, optionally, x_test and y_test."""
+    target: OptionalText = None
+    """Column of a CSV file that contains the target, by default the last one. Text and whole numbers are classes."""
+    standardize: Switch = False
+    """Shift and scale the inputs of --data, and its targets for regression, as on the training examples."""
+    split_seed: Annotated[int, _type_of("INT")] = 0
+    """Seed for drawing the examples of --data at random."""
     n_test: OptionalInt = None
-    """Number of test examples; the first examples of the selected classes are used."""
+    """Number of test examples: the first ones of the selected classes, or rows of --data drawn at random."""
+
+    def read(self, n_train: int | None, n_test: int | None) -> lz.Dataset:
+        """Return the data set.
+
+        Args:
+            n_train: Number of training examples, or None for the default.
+            n_test: Number of test examples, or None for the default.
+
+        Raises:
+            ValueError: If a flag has an invalid value.
+        """
+        if self.file is not None:
+            return lz.read_dataset(
+                self.file,
+                target=self.target,
+                n_train=n_train,
+                n_test=n_test,
+                split_seed=self.split_seed,
+                standardize=self.standardize,
+            )
+        for flag, given in (
+            ("target", self.target),
+            ("standardize", self.standardize),
+            ("split-seed", self.split_seed),
+        ):
+            if given:
+                raise ValueError(f"--{flag} must be omitted without --data.")
+        return lz.load_dataset(self.dataset, self.classes, n_train, n_test)
 
 
 @dataclass
 class Data(Source):
-    """Data set, classes, and training and test examples."""
+    """Data set, and which of its examples to use."""
 
     n_train: OptionalInt = None
-    """Number of training examples, by default all; the first examples of the selected classes are used."""
+    """Number of training examples, by default all: the first ones of the selected classes, or rows of --data drawn at
+    random."""
 
-    def load(self) -> lz.Dataset:
-        """Return the data set."""
-        return lz.load_dataset(self.dataset, self.classes, self.n_train, self.n_test)
+    def load(self, n_train: int | None = None, n_test: int | None = None) -> lz.Dataset:
+        """Return the data set.
+
+        Args:
+            n_train: Default number of training examples of a data set that lazynet knows, or None for all.
+            n_test: Default number of test examples of a data set that lazynet knows, or None for all.
+        """
+        own = self.file is not None
+        return self.read(
+            n_train if self.n_train is None and not own else self.n_train,
+            n_test if self.n_test is None and not own else self.n_test,
+        )
 
 
 FAMILIES = {"two-layer": lz.TwoLayer, "mlp": lz.MLP, "conv": lz.ConvNet}
+# Defaults of the flags for scales.
+PLAIN = {"activation": "relu", "output_scale": 1.0}
 
 
 @dataclass
@@ -97,6 +147,11 @@ class Architecture:
 
     family: Annotated[str, choices(FAMILIES)] = "two-layer"
     """Family of networks: two-layer, fully connected with --depth hidden layers (mlp), or convolutional (conv)."""
+    own: Annotated[str | None, tyro.conf.arg(name="network", metavar="MODULE:FACTORY", help_behavior_hint=_default)] = (
+        None
+    )
+    """Your own network, in place of all other settings but the widths: a flax class with a field width, or a function
+    without arguments that returns a network. This runs the module's code."""
     depth: OptionalInt = None
     """Number of hidden layers of an mlp, by default 3."""
     train: Annotated[str | None, choices(("hidden", "readout", "both"))] = None
@@ -113,15 +168,20 @@ class Architecture:
             **scales: Further arguments. Those that are None keep their defaults, which depend on the family.
 
         Raises:
-            ValueError: If a flag is given that does not apply to the family.
+            ValueError: If a flag is given that does not apply to the family or to the user's own network.
         """
+        given = {"depth": self.depth, "train": self.train, "symmetric": None if self.symmetric else False, **scales}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.own is not None:
+            for name, value in given.items():
+                if value != PLAIN.get(name):
+                    raise ValueError(f"{name}={value} must be omitted with --network.")
+            return own_network(self.own, outputs).clone(width=width)
         deep = self.family == "mlp"
         if self.depth is not None and not deep:
             raise ValueError(f"--depth must be omitted for --family {self.family}; only an mlp has a depth.")
         if not self.symmetric and deep:
             raise ValueError("--no-symmetric must be omitted for --family mlp, whose units are never paired.")
-        given = {"depth": self.depth, "train": self.train, "symmetric": None if self.symmetric else False, **scales}
-        given = {name: value for name, value in given.items() if value is not None}
         return FAMILIES[self.family](width=width, outputs=outputs, **given)
 
 
@@ -276,14 +336,41 @@ def width_search_progress(out: Path, status: StoreStatus) -> StoreStatus:
 
 
 def print_plan(jobs: list[Job], as_json: bool) -> int:
-    """Print how much memory and how many operations each job needs, print the free memory, and return the exit code."""
+    """Print how much memory, how many operations and how much time jobs need, and return the exit code.
+
+    The time is a lower bound: that of the operations alone, at the measured speed of a matrix product.
+
+    Args:
+        jobs: The jobs.
+        as_json: Whether to print one JSON object.
+    """
+    rate, operations = product_rate("float32"), sum(sum(job.flops.values()) for job in jobs)
+    seconds = sum(job.seconds(rate) for job in jobs)
     if as_json:
-        print_json(jobs=[job._asdict() for job in jobs], free_bytes=available_memory())
+        print_json(
+            jobs=[job._asdict() for job in jobs], flops=operations, seconds=seconds, free_bytes=available_memory()
+        )
     else:
         for job in jobs:
             print(job)
+        print(
+            f"In total {operations / 1e12:.3g} TFLOP, which take at least {in_words(seconds)} at {rate / 1e9:.3g} "
+            "GFLOP/s, the measured speed of a matrix product."
+        )
         print(f"{available_memory() / 1e9:.3g} GB of memory is free.")
     return 0
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration in the largest unit in which it is at least 2, such as 3.5 minutes.
+
+    Args:
+        seconds: The duration in seconds.
+    """
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.2g} {name}"
+    return f"{seconds:.3g} seconds"
 
 
 def print_json(**values: Any) -> None:

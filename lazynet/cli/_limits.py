@@ -83,11 +83,10 @@ class Complexity:
 
     def run(self) -> int:
         """Compute and print the complexity, and return the exit code."""
-        if self.data.n_test is None:
-            self.data.n_test = 0
-        numbers = complexity_record(self.data.load())
+        data = self.data.load(n_test=0)
+        numbers = complexity_record(data)
         if self.json:
-            print_json(**numbers, dataset=self.data.dataset)
+            print_json(**numbers, dataset=data.name)
         else:
             print(f"complexity {numbers['complexity']:.4f}   (sqrt(2 y' K^-1 y / n), n = {numbers['n']})")
             print(f"eigenvalues of K from {numbers['lambda_min']:.4g} to {numbers['lambda_max']:.4g}")

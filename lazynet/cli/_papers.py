@@ -13,6 +13,7 @@ from lazynet.cli._common import (
     FAILED_CHECK,
     Folder,
     Switch,
+    in_words,
     print_json,
     print_plan,
     stoppable,
@@ -78,8 +79,5 @@ def estimate(jobs: list[Job], rate: float) -> str:
         jobs: Jobs in the reproduction.
         rate: Floating-point operations per second that this machine achieves in a matrix multiplication.
     """
-    lines = []
-    for job in jobs:
-        hours = sum(job.flops.values()) / (job.share * rate) / 3600
-        lines.append(f"{job}: {hours * 60:.0f} min or more" if hours < 10 else f"{job}: {hours / 24:.0f} days or more")
+    lines = [f"{job}: {in_words(job.seconds(rate))} or more" for job in jobs]
     return "\n".join([*lines, f"on this machine, which computes matrix products at {rate / 1e9:.0f} GFLOP/s"])

@@ -131,6 +131,8 @@ class Status:
         print(f"{store.kind}: {status.finished} of {status.cells} {cells} are stored, {status.damaged} are damaged.")
         if status.running:
             print(f"A process is using the study{f' ({named})' if (named := ', '.join(status.holders)) else ''}.")
+        elif status.finished == status.cells and not status.result and store.kind not in (MAP, REQUIRED_WIDTH):
+            print(f"All cells are stored. To assemble the result, run lazynet merge {self.folder}.")
         elif status.finished < status.cells or not status.result:
             print(f"No process is using the study. To continue, {how}.")
         else:

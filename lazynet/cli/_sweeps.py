@@ -31,12 +31,15 @@ from lazynet.networks import ACTIVATIONS
 from lazynet.studies.sweep import SweepStudy, check_tolerance
 from lazynet.training import OPTIMIZERS
 
+# Numbers of examples in the demonstration.
+N_TRAIN, N_TEST = 256, 100
+
 
 @dataclass
 class SweepData(Source):
-    """Data set, classes, and training and test examples."""
+    """Data set, and which of its examples to use. Without --data, 256 training and 100 test examples are used."""
 
-    n_train: Ints = (256,)
+    n_train: Ints = ()
     """Number of training examples; several values add an axis, and smaller sets are random subsets of the largest."""
     label_noise: Floats = (0.0,)
     """Fraction of the training labels to redraw at random; several values add an axis."""
@@ -129,7 +132,7 @@ class Sweep:
     values has its own verdict.
     """
 
-    data: tyro.conf.OmitArgPrefixes[SweepData] = field(default_factory=lambda: SweepData(n_test=100))
+    data: tyro.conf.OmitArgPrefixes[SweepData] = field(default_factory=SweepData)
     network: tyro.conf.OmitArgPrefixes[SweepNetwork] = field(default_factory=SweepNetwork)
     training: tyro.conf.OmitArgPrefixes[SweepTraining] = field(default_factory=SweepTraining)
     measurement: tyro.conf.OmitArgPrefixes[Measurement] = field(default_factory=Measurement)
@@ -187,12 +190,15 @@ class Sweep:
             return values[0] if len(values) == 1 else None
 
         scales = {name: single(network, name) for name in ("activation", "init_scale", "output_scale")}
-        n_train, momentum = single(data, "n_train"), single(training, "momentum")
+        single(data, "n_train")
+        momentum = single(training, "momentum")
         rate, size = single(training, "learning_rate"), single(training, "batch_size")
         decay, ridge = single(training, "weight_decay"), single(training, "ridge")
         if data.label_noise != (0.0,):
             axes["label_noise"] = list(data.label_noise)
-        examples = lz.load_dataset(data.dataset, data.classes, n_train or max(data.n_train, default=None), data.n_test)
+        own = data.file is not None
+        most, tested = max(data.n_train, default=None if own else N_TRAIN), None if own else N_TEST
+        examples = data.read(most, tested if data.n_test is None else data.n_test)
         return make_spec(
             network.make(max(network.widths, default=2), examples.outputs, **scales),
             examples,

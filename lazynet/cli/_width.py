@@ -17,6 +17,7 @@ from lazynet.cli._common import (
     stoppable,
 )
 from lazynet.cli._reports import report
+from lazynet.cli._sweeps import N_TEST, N_TRAIN
 from lazynet.experiment import sweep_jobs
 from lazynet.hosts import together
 from lazynet.studies.required_width import MAX_WIDTH, TOLERANCE, make_search, run_search
@@ -28,10 +29,11 @@ class Width:
     """Find the width at which networks begin to follow a prediction to within a tolerance: predict it, then verify it.
 
     The command trains networks of the widths given by --pilots, predicts the width at which the mean gap equals the
-    tolerance, stores this prediction in --out, and then trains networks near the predicted width.
+    tolerance, stores this prediction in --out, and then trains networks near the predicted width. Without --data, 256
+    training and 100 test examples are used.
     """
 
-    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=lambda: Data(n_train=256, n_test=100))
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     network: tyro.conf.OmitArgPrefixes[Network] = field(default_factory=Network)
     tolerance: float = TOLERANCE
     """Largest gap at which networks count as lazy, as a fraction of the RMS of the targets."""
@@ -54,7 +56,7 @@ class Width:
 
     def run(self) -> int:
         """Run the search and return the exit code."""
-        data = self.data.load()
+        data = self.data.load(N_TRAIN, N_TEST)
         with together():
             search = make_search(
                 self.network.at_width(2, data.outputs),

@@ -8,6 +8,7 @@ from lazynet.data._labels import is_labels, parse_classes
 from lazynet.data._load import load_dataset
 from lazynet.data._mixtures import Separation, mixture, separation, xor
 from lazynet.data._noise import label_noise
+from lazynet.data._read import read_dataset
 from lazynet.data._synthetic import gaussian_mixture, sphere
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "load_dataset",
     "mixture",
     "parse_classes",
+    "read_dataset",
     "separation",
     "sphere",
     "unit_rows",

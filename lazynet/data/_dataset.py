@@ -30,8 +30,8 @@ class Dataset:
         x_test: Test inputs, shape (n_test, d). If None, there are no test examples.
         y_test: Test targets, shape (n_test,) or (n_test, k). Required if and only if `x_test` is given.
         name: Name of the data set in results.
-        classes: Original label of each class (a list of labels if the class is a group), or None if there are no
-            original labels.
+        classes: Original label or name of each class (a list of labels if the class is a group), or None if there are
+            no original labels.
 
     Raises:
         ValueError: If an array has the wrong shape or contains a non-finite value, or if only one of `x_test` and
@@ -48,7 +48,7 @@ class Dataset:
     x_test: Num[np.ndarray, "n_test d"]
     y_test: Float[np.ndarray, " n_test"] | Float[np.ndarray, "n_test k"]
     name: str
-    classes: list[int | list[int]] | None
+    classes: list[int | list[int]] | list[str] | None
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Dataset:
         x_test: ArrayLike | None = None,
         y_test: ArrayLike | None = None,
         name: str = "custom",
-        classes: list[int | list[int]] | None = None,
+        classes: list[int | list[int]] | list[str] | None = None,
     ) -> None:
         """Convert the arrays and check them."""
         x = check_rows("x_train", x_train)

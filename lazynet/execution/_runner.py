@@ -193,7 +193,8 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         if missing:
             raise ValueError(
                 f"{str(out)!r} is missing {len(missing)} of {len(cells)} cells; the first missing one is cell "
-                f"{missing[0]}. Run the shards again; only the missing cells will be computed."
+                f"{missing[0]}. To compute only the missing cells, run the study again with resume=True (--resume on "
+                "the command line), or run its shards again."
             )
         result = output.assemble(store.record, [cell for cell in cells.values() if cell is not None])
         store.finish(output.files(result))

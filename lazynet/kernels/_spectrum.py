@@ -195,8 +195,9 @@ def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjection
 
     >>> import numpy as np
     >>> import lazynet as lz
-    >>> lz.label_projections(np.diag([1.0, 3.0]), np.array([2.0, -1.0]))
-    LabelProjections(values=array([3., 1.]), projections=array([1., 2.]))
+    >>> values, projections = lz.label_projections(np.diag([1.0, 3.0]), np.array([2.0, -1.0]))
+    >>> values, projections
+    (array([3., 1.]), array([1., 2.]))
     """
     k = k if isinstance(k, Spectrum) else check_kernel(k)
     targets = check_targets(y, len(k.values) if isinstance(k, Spectrum) else len(k))

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 import lazynet as lz
 from lazynet import cli
+from lazynet.cli._common import in_words
 from lazynet.cli._limits import complexity_record
 from lazynet.cli._reports import report
 from lazynet.networks import ACTIVATIONS
@@ -70,6 +72,60 @@ def test_flags_of_other_families_losses_and_penalties_reach_the_sweep():
     assert spec.training.optimizer == lz.Optimizer("sgd", weight_decay=0.1, ridge=0.2)
     assert spec_of("--family", "conv", "--no-symmetric").network == lz.ConvNet(width=4096, symmetric=False)
     assert spec_of("--family", "mlp", "--widths", "8").network == lz.MLP(width=8)
+
+
+def test_a_users_own_file_takes_the_place_of_a_data_set(tmp_path, capsys):
+    file = tmp_path / "mine.csv"
+    rows = np.random.default_rng(0).normal(loc=3, size=(30, 3))
+    file.write_text("a,b,c\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows.tolist()))
+    flags = ["--data", str(file), "--target", "a", "--split-seed", "4", "--standardize"]
+    expected = lz.read_dataset(file, target="a", split_seed=4, standardize=True)
+    data = spec_of(*flags).data
+    np.testing.assert_array_equal(data.x_train, expected.x_train)
+    np.testing.assert_array_equal(data.y_test, expected.y_test)
+    assert (data.n_train, data.n_test, data.name) == (24, 6, "mine")
+    assert spec_of(*flags, "--n-train", "10", "--n-test", "5").data.n_train == 10
+    assert spec_of(*flags, "--n-train", "5", "10").varied == {"n_train": [5, 10]}
+    code, _, errors = run(capsys, "complexity", "--data", file, "--target", "a")
+    assert code == 0
+    assert "shift and scale the data, use --standardize." in errors
+
+
+MODULE = """
+import flax.linen as nn
+import lazynet as lz
+
+class Net(nn.Module):
+    width: int
+    outputs: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.outputs)(nn.tanh(nn.Dense(self.width)(x)))
+
+class Unnamed(nn.Module):
+    units: int = 3
+
+def deep():
+    return lz.MLP(width=2, depth=4)
+"""
+
+
+def test_a_users_own_network_is_imported(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_networks.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    assert spec_of("--network", "my_networks:deep", "--widths", "4", "6").network == lz.MLP(width=6, depth=4)
+    rate = ["--learning-rate", "0.1"]
+    network = spec_of("--network", "my_networks:Net", "--widths", "4", "6", *rate).network
+    x = np.ones((5, 3), np.float32)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        assert network.apply(network.init(jax.random.key(0), x), x).shape == (5,)
+        three = spec_of("--network", "my_networks:Net", "--classes", "0", "1", "2", *rate).network
+        assert three.apply(three.init(jax.random.key(0), x), x).shape == (5, 3)
+    code, _, errors = run(capsys, "sweep", "--network", "my_networks:Unnamed")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "--network must name a flax class with a field width" in errors
+    assert str(tmp_path) not in sys.path
 
 
 def test_several_values_make_an_axis():
@@ -156,7 +212,7 @@ def test_a_large_learning_rate_is_a_line_on_stderr_and_the_sweep_runs(capsys):
         ]
     )
     assert len(errors.splitlines()) == 1
-    assert errors.startswith("lazynet: warning: learning_rate is 5 ")
+    assert errors.startswith("lazynet: warning: --learning-rate is 5 ")
     assert f"{limit:.6g}" in errors
 
 
@@ -254,6 +310,11 @@ def test_data_list(capsys):
     assert "scikit-learn" in shown.splitlines()[0]
     _, shown, _ = run(capsys, "data", "list", "--json")
     assert json.loads(shown)["datasets"][0]["name"] == "digits"
+
+
+def test_durations_are_in_the_largest_unit_that_fits():
+    durations = {0.25: "0.25 seconds", 119.0: "119 seconds", 240.0: "4 minutes", 7200.0: "2 hours", 4e5: "4.6 days"}
+    assert {seconds: in_words(seconds) for seconds in durations} == durations
 
 
 @pytest.mark.slow

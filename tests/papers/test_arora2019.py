@@ -323,7 +323,7 @@ def test_the_paper_size_prints_its_cost(capsys, monkeypatch):
     monkeypatch.setattr(arora2019, "reproduce", interrupted)
     assert cli.main(["reproduce", "arora2019", "--size", "paper"]) == 130
     errors = capsys.readouterr().err
-    assert "min or more" in errors
+    assert "minutes or more" in errors
     assert "need an accelerator" in errors
     assert "days or more" in errors
     assert cli.main(["reproduce", "arora2019", "--size", "small", "--plan"]) == 0

@@ -290,4 +290,4 @@ def test_jobs_of_a_size(capsys):
 
 def test_the_estimate_accounts_for_the_share_of_the_rate():
     job = Job("A job", {}, {"steps": 60e9}, 0.25)
-    assert "4 min or more" in estimate([job], 1e9)
+    assert "4 minutes or more" in estimate([job], 1e9)
