@@ -8,7 +8,7 @@ import numpy as np
 
 from lazynet.experiment._cell import Cell, join_cells
 from lazynet.experiment._record import Record
-from lazynet.measures import catalog, label_result, settings_by_width
+from lazynet.measures import OWN, catalog, label_result, settings_by_width
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
@@ -74,6 +74,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
     # The catalog does not describe the fields of user-supplied networks.
     for name in axes:
         result[name].attrs.setdefault("long_name", f"field {name} of the network")
+        result[name].attrs.setdefault("references", OWN)
     result["status"].attrs |= flags(MemberStatus)
     return result
 

@@ -4,6 +4,7 @@ Each measure is a function that evaluates one equation. The catalog describes th
 """
 
 from lazynet.measures._catalog import (
+    OWN,
     SCHEMA,
     Quantity,
     catalog,
@@ -35,6 +36,7 @@ from lazynet.measures._sweep_quantities import FORECAST
 
 __all__ = [
     "FORECAST",
+    "OWN",
     "SCHEMA",
     "Quantity",
     "activation_flips",

@@ -64,6 +64,8 @@ class Quantity:
         exponent_drawn: Whether the figure plots the fitted exponent against the step.
         by_layer: Name of the per-layer quantity that, if the result contains it, replaces this one in the figure.
         coordinate: Whether the quantity is a coordinate of the result.
+        source: Publication that defines the quantity, or from which its prediction comes, with the number of the
+            equation, theorem or figure. It is stored in the variable's `references` attribute.
         measure: For user-defined quantities, a function that JAX can trace and that maps (network, variables,
             variables_0, data) to an array. Its arguments are the network, the network's current variables, its initial
             variables, and an object with the traced arrays x_train, y_train, x_test and y_test as attributes. The
@@ -92,6 +94,7 @@ class Quantity:
     exponent_drawn: bool = True
     by_layer: str = ""
     coordinate: bool = False
+    source: str = ""
     measure: Callable[..., Array] | None = None
 
     def measured(self, network: Network, variables: Any, variables_0: Any, data: Any) -> Array:
@@ -119,6 +122,9 @@ class Quantity:
             )
         return values
 
+
+# Value of the attribute `references` for quantities that come from no publication.
+OWN = "defined by its long_name"
 
 _kinds: dict[str, dict[str, Quantity]] = {}
 
@@ -244,7 +250,8 @@ def unregister_quantity(name: str) -> None:
 def label_result(result: Result, kind: str) -> None:
     """Set the attributes of a result and of its variables in place.
 
-    The result gets the attributes `kind` and `schema`, and each variable in the catalog gets its long name and unit.
+    The result gets the attributes `kind` and `schema`, and each variable in the catalog gets its long name, unit and
+    references.
     If the catalog has no quantities for this kind of result, only `kind` and `schema` are set.
 
     Args:
@@ -258,6 +265,7 @@ def label_result(result: Result, kind: str) -> None:
     for name, quantity in {**catalog(), **catalog(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning
+            result[name].attrs["references"] = quantity.source or OWN
             if quantity.unit:
                 result[name].attrs["units"] = quantity.unit
 
@@ -294,7 +302,7 @@ def reference(kind: str = "sweep") -> str:
     Raises:
         ValueError: If there is no such kind of result.
     """
-    header = ("variable", "dimensions", "unit", "meaning", "in the verdict", "width exponent")
+    header = ("variable", "dimensions", "unit", "meaning", "in the verdict", "width exponent", "source")
     rows = [header, ("---",) * len(header), *(_described(quantity) for quantity in catalog(kind).values())]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"{table}\n\n{SYMBOLS}\n" if any(quantity.predicted for quantity in catalog(kind).values()) else f"{table}\n"
@@ -306,4 +314,4 @@ def _described(quantity: Quantity) -> tuple[str, ...]:
     predicted = f"{'<= ' if relation == 'at most' else ''}{exponent}"
     # An unescaped vertical bar would end the table cell.
     meaning = quantity.meaning.replace("|", "\\|")
-    return f"`{quantity.name}`", ", ".join(quantity.dims), quantity.unit, meaning, judged, predicted
+    return f"`{quantity.name}`", ", ".join(quantity.dims), quantity.unit, meaning, judged, predicted, quantity.source

@@ -2,6 +2,8 @@
 
 from lazynet.measures._catalog import Quantity, Source, add
 
+LEE = "Lee et al. 2019"
+ARORA = "Arora et al. 2019"
 KERNEL: tuple[Source, ...] = ("network", "inputs")
 LABELS: tuple[Source, ...] = (*KERNEL, "labels")
 DESCENT: tuple[Source, ...] = (*LABELS, "learning_rate", "training")
@@ -71,6 +73,7 @@ def _networks() -> list[Quantity]:
             color="blue",
             marker="o",
             by_layer="layer_displacement",
+            source=f"{ARORA}, Lemma 5.3",
         ),
         Quantity(
             "max_neuron_displacement",
@@ -80,6 +83,7 @@ def _networks() -> list[Quantity]:
             label="maximum over neurons",
             color="purple",
             marker="D",
+            source=f"{ARORA}, Lemma C.1",
         ),
         Quantity(
             "activation_flips",
@@ -90,6 +94,7 @@ def _networks() -> list[Quantity]:
             label="flipped signs",
             color="vermilion",
             marker="v",
+            source="Du et al. 2018, Figure 1(b); Li and Liang 2018, section 7",
         ),
         Quantity(
             "kernel_drift",
@@ -100,6 +105,7 @@ def _networks() -> list[Quantity]:
             label="kernel drift",
             color="green",
             marker="^",
+            source=f"{LEE}, Figure 1",
         ),
         Quantity(
             "relative_displacement",
@@ -111,9 +117,15 @@ def _networks() -> list[Quantity]:
             color="orange",
             marker="s",
             by_layer="layer_relative_displacement",
+            source=f"{LEE}, Figure 1",
         ),
         Quantity("ridge_penalty", "ridge penalty, 1/2 beta displacement^2", "loss", held=True),
-        Quantity("layer_displacement", "Frobenius norm of W - W(0) for each trained array W", dims=layer),
+        Quantity(
+            "layer_displacement",
+            "Frobenius norm of W - W(0) for each trained array W",
+            dims=layer,
+            source=f"{LEE}, Figure 1",
+        ),
         Quantity(
             "layer_relative_displacement",
             "layer_displacement divided by the norm of W(0) for each trained array W",
@@ -122,6 +134,7 @@ def _networks() -> list[Quantity]:
             panel="movement",
             label="relative",
             exponent_drawn=False,
+            source=f"{LEE}, Figure 1",
         ),
         Quantity(
             "layer_kernel_drift",
@@ -129,10 +142,15 @@ def _networks() -> list[Quantity]:
             dims=layer,
         ),
         Quantity("time", "time of the gradient flow, the sum of its step sizes"),
-        Quantity("sharpness", "largest eigenvalue of the empirical kernel of all outputs"),
+        Quantity(
+            "sharpness",
+            "largest eigenvalue of the empirical kernel of all outputs",
+            source="Cohen et al. 2021, section 2",
+        ),
         Quantity(
             "learning_rate_over_stability_limit",
             "learning rate divided by 2 / sharpness, the stability limit of plain gradient descent on the squared loss",
+            source="Cohen et al. 2021, section 2",
         ),
     ]
 
@@ -169,6 +187,7 @@ def _gaps() -> list[Quantity]:
                     color=color,
                     marker=marker,
                     exponent_drawn=name in ("linearization", "kernel"),
+                    source=f"{LEE}, Theorem 2.1" if name != "quadratic" else "",
                 )
             )
     return gaps
@@ -187,6 +206,7 @@ def _predictions() -> list[Quantity]:
             Quantity(
                 f"regression_error_{kernel}{end}",
                 f"{words}test error of kernel regression with {name}",
+                source="Jacot et al. 2018, section 5",
                 **({"dims": (), "depends_on": LABELS} if kernel == "limit" else {"dims": ("width", "seed")}),
             )
             for kernel, name in kernels.items()
@@ -198,18 +218,27 @@ def _predictions() -> list[Quantity]:
             dims=("width", "seed"),
             reduction="start",
             predicted=("at most", "-1/2"),
+            source=f"{ARORA}, Lemma C.3",
         ),
         Quantity(
             "lemma_bound",
             "bound on max_neuron_displacement from Lemma C.1 of Arora et al. 2019",
             dims=("width", "seed"),
             defined_with="path_bound",
+            source=f"{ARORA}, Lemma C.1",
         ),
         Quantity(
             "path_bound", "bound on max_neuron_displacement from the network's own residuals", defined_with="path_bound"
         ),
         *(
-            Quantity(f"kernel_{part}_{score}", meaning, unit, depends_on=DESCENT, defined_with="kernel_train_loss")
+            Quantity(
+                f"kernel_{part}_{score}",
+                meaning,
+                unit,
+                depends_on=DESCENT,
+                defined_with="kernel_train_loss",
+                source=f"{LEE}, section 2.2",
+            )
             for part, score, meaning, unit in (
                 ("train", "loss", "loss of the infinite-width prediction on the training set", "loss"),
                 ("test", "loss", "loss of the infinite-width prediction on the test set", "loss"),
@@ -222,11 +251,26 @@ def _predictions() -> list[Quantity]:
             "displacement of the linearized network in the infinite-width limit",
             depends_on=DESCENT,
             defined_with="kernel_train_loss",
+            source=f"{LEE}, section 2.2",
         ),
         Quantity("lambda_min", "smallest eigenvalue of K on the training set", dims=(), depends_on=KERNEL),
         Quantity("lambda_max", "largest eigenvalue of K on the training set", dims=(), depends_on=KERNEL),
-        Quantity("label_norm", "sqrt(y' K^-1 y)", "targets", dims=(), depends_on=LABELS),
-        Quantity("complexity", "sqrt(2 y' K^-1 y / n)", "targets", dims=(), depends_on=LABELS),
+        Quantity(
+            "label_norm",
+            "sqrt(y' K^-1 y)",
+            "targets",
+            dims=(),
+            depends_on=LABELS,
+            source=f"{ARORA}, Lemma 5.3",
+        ),
+        Quantity(
+            "complexity",
+            "sqrt(2 y' K^-1 y / n)",
+            "targets",
+            dims=(),
+            depends_on=LABELS,
+            source=f"{ARORA}, equation (10)",
+        ),
     ]
 
 

@@ -82,6 +82,7 @@ def test_every_point_is_the_sweep_of_it_alone(name):
     assert result[name].values.tolist() == list(AXES[name])
     assert json.loads(result.attrs["settings"])["axes"] == {name: list(AXES[name])}
     assert result[name].long_name
+    assert result[name].references
     losses = []
     for label, value in AXES[name].items():
         point, single = result.sel({name: label}), alone(name, value, widths)

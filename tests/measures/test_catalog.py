@@ -72,7 +72,7 @@ def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside)
     line = next(line for line in movement.lines if line.get_label().startswith("scaled change: "))
     np.testing.assert_allclose(line.get_ydata(), worst.mean("seed"))
     assert "scaled change" in [line.get_label() for line in exponents.lines]
-    assert f"| `scaled_change` | width, seed, step | 1 | {QUANTITY.meaning} | maximum | <= 0.0 |" in reference()
+    assert f"| `scaled_change` | width, seed, step | 1 | {QUANTITY.meaning} | maximum | <= 0.0 |  |" in reference()
     # Unregistering the quantity changes no other variable.
     unregister_quantity(QUANTITY.name)
     try:

@@ -50,9 +50,10 @@ RESULTS = {
 def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind, tmp_path):
     result = RESULTS[kind]()
     assert (result.attrs["kind"], result.attrs["schema"]) == (kind, SCHEMA)
-    for name in set(result.variables) - {"round", "output"}:
+    for name in result.variables:
         quantity = catalog(kind)[name]
         assert result[name].attrs["long_name"] == quantity.meaning
+        assert result[name].attrs["references"] == (quantity.source or "defined by its long_name")
         assert result[name].attrs.get("units", "") == quantity.unit
         assert set(result[name].dims) <= {*quantity.dims, name}
         assert f"`{name}`" in reference(kind)
@@ -98,7 +99,7 @@ def test_the_snapshots_of_a_run_are_labeled_too():
     snapshots = trained().snapshots
     assert (snapshots.attrs["kind"], snapshots.attrs["schema"]) == ("train", SCHEMA)
     quantities = {**catalog(), **catalog("train")}
-    for name in set(snapshots.variables) - {"train_example", "test_example", "output"}:
+    for name in snapshots.variables:
         assert snapshots[name].attrs["long_name"] == quantities[name].meaning
     assert snapshots.test_prediction.attrs["units"] == "targets"
     with pytest.raises(ValueError, match=r"^result.attrs\['kind'\] must be one of .*, got 'train'"):

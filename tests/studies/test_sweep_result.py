@@ -204,7 +204,8 @@ def test_names_dims_and_dtypes(case):
     for name in result:
         wanted = {"status": np.int8, "stopped_step": np.int64}.get(name, np.float64)
         assert result[name].dtype == wanted, name
-        assert result[name].attrs.get("long_name") or name in ("status", "stopped_step")
+        assert result[name].attrs["long_name"]
+        assert result[name].attrs["references"]
     assert result.width.values.tolist() == list(WIDTHS[: result.sizes["width"]])
     assert result.seed.values.tolist() == list(SEEDS)
     assert (result.status == 0).all()

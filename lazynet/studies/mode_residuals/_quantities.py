@@ -8,10 +8,21 @@ MODES = ("width", "seed", "step", "mode", "output")
 add(
     "mode_residuals",
     *(catalog()[name] for name in ("width", "seed", "step")),
+    Quantity("output", "number of the output", dims=("output",), coordinate=True),
     Quantity("mode", "number of the mode, from the largest eigenvalue down", dims=("mode",), coordinate=True),
-    Quantity("residual", "v_i'(y - u) of the network", "targets", dims=MODES),
     Quantity(
-        "kernel_residual", "prediction of the kernel, (1 - eta lambda_i)^step v_i'(y - u(0))", "targets", dims=MODES
+        "residual",
+        "v_i'(y - u) of the network",
+        "targets",
+        dims=MODES,
+        source="Arora et al. 2019, Theorem 4.1",
+    ),
+    Quantity(
+        "kernel_residual",
+        "prediction of the kernel, (1 - eta lambda_i)^step v_i'(y - u(0))",
+        "targets",
+        dims=MODES,
+        source="Arora et al. 2019, Theorem 4.1",
     ),
     Quantity(
         "gap",
