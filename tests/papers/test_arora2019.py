@@ -301,7 +301,7 @@ def test_the_command(paper, capsys):
     assert len(summary["claims"]) == sum(line.startswith("holds  ") for line in lines) > 40
     assert {file.stem for file in (out / "figures").iterdir()} == FIGURES
     assert cli.main(["reproduce", "arora2019", "--out", str(out)]) == 2
-    assert capsys.readouterr().err.startswith("lazynet: out must be a new folder")
+    assert capsys.readouterr().err.startswith("lazynet: --out must be a new folder")
     assert cli.main(["reproduce", "arora2019", "--size", "small", "--out", str(out), "--resume"]) == 2
     assert "size = 'tiny' instead of 'small'" in capsys.readouterr().err
 
