@@ -152,10 +152,18 @@ def resident(field: str) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
 
 
+def _version(name: str) -> str | None:
+    """Return the version of a package, or None if it is not installed, as neural-tangents need not be."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def environment() -> dict[str, Any]:
     """Return the versions, the device, the number of CPUs, and the load average."""
     return {
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
         "cpu_count": os.cpu_count(),
         "load_average": list(os.getloadavg()),
