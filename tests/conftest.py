@@ -113,14 +113,16 @@ PEER_EXAMPLES = ("kernels._door.neural_tangents", "networks._adapters.from_stax"
 
 def pytest_collection_modifyitems(config, items):
     """Mark long examples and tests of reproductions, and select either the exact tests or all others."""
-    from peer import ABSENT, INSTALLED
+    from peer import INSTALLED
 
     chosen, others = [], []
     for item in items:
         if item.name.removeprefix("lazynet.") in LONG_EXAMPLES or "reproduced" in getattr(item, "fixturenames", ()):
             item.add_marker("whole")
+        # pytest fails to skip examples whose line it does not know, so they are deselected.
         if not INSTALLED and item.name.removeprefix("lazynet.") in PEER_EXAMPLES:
-            item.add_marker(pytest.mark.skip(reason=ABSENT))
+            others.append(item)
+            continue
         if item.get_closest_marker("whole"):
             item.add_marker("slow")
         (chosen if (item.get_closest_marker("exact") is not None) == EXACT else others).append(item)
