@@ -9,7 +9,7 @@ import numpy as np
 
 from lazynet.arguments import check_count, check_flag, check_path
 from lazynet.data._dataset import Dataset
-from lazynet.data._labels import class_targets
+from lazynet.data._labels import class_targets, is_labels
 from lazynet.programs import entry
 
 # Largest number of classes that a column of whole numbers may have; more values are probably meant for regression.
@@ -50,7 +50,7 @@ def read_dataset(
         split_seed: Seed for drawing the examples.
         standardize: Whether to shift and scale each input to mean 0 and variance 1/d on the training set, where d is
             the number of inputs that vary, so that rows have a root-mean-square norm of 1, and targets for regression
-            to mean 0 and variance 1. Without this, nothing is scaled.
+            to mean 0 and variance 1 for each output. Without this, nothing is scaled.
 
     Returns:
         A float64 `Dataset` with the name of the file.
@@ -88,7 +88,7 @@ def read_dataset(
         if target is not None:
             raise ValueError(f"target must be None for a file of arrays, got {target!r}.")
         split = _arrays(file, n_train, n_test, seed)
-    regression = classes is None and not _is_classes(split[1])
+    regression = classes is None and not is_labels(split[1])
     if standardize:
         split = _standardized(split, regression)
     # The arrays are checked before the warnings are given.
@@ -103,10 +103,13 @@ def _table(file: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, list
     import pandas as pd
 
     try:
-        table = pd.read_csv(file)
+        table = pd.read_csv(file, skipinitialspace=True)
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(file)!r} cannot be read as CSV: {' '.join(str(error).split())}.") from error
-    names = [str(name) for name in table.columns]
+    names = [str(name).strip() for name in table.columns]
+    table.columns = names
+    if all(name.lstrip("-").replace(".", "").isdecimal() for name in names):
+        raise ValueError(f"{str(file)!r} must begin with a header, but all names in its first line are numbers.")
     if len(names) < 2 or table.empty:
         raise ValueError(f"{str(file)!r} must have a header, at least two columns and at least one row.")
     target = names[-1] if target is None else target
@@ -212,11 +215,6 @@ def _arrays(file: Path, n_train: int | None, n_test: int | None, seed: int) -> S
     )
 
 
-def _is_classes(y: np.ndarray) -> bool:
-    """Return whether targets take only two values, or are vectors, which are not standardized."""
-    return y.ndim != 1 or len(np.unique(y)) <= 2
-
-
 def _standardized(split: Split, regression: bool) -> Split:
     """Shift and scale the inputs and, for regression, the targets, as on the training set."""
     x, y = (np.asarray(part, np.float64) for part in split[:2])
@@ -226,7 +224,9 @@ def _standardized(split: Split, regression: bool) -> Split:
     if not varies.any():
         raise ValueError("standardize must be False if no input varies on the training set, got True.")
     scale = np.where(varies, deviation, 1) * np.sqrt(varies.sum())
-    center, spread = (y.mean(), y.std() or 1.0) if regression else (0.0, 1.0)
+    center, spread = (y.mean(axis=0), y.std(axis=0)) if regression else (np.zeros(()), np.ones(()))
+    # Constant targets are only shifted.
+    spread = np.where(spread > 1e-12 * np.abs(center), spread, 1)
 
     def scaled(rows: np.ndarray | None, targets: np.ndarray | None) -> tuple[Any, Any]:
         if rows is None or targets is None:
@@ -238,7 +238,11 @@ def _standardized(split: Split, regression: bool) -> Split:
 
 def _warn(file: Path, data: Dataset, regression: bool) -> None:
     """Warn of data that need scaling."""
-    mean, deviation = data.y_train.mean(), data.y_train.std()
+    # With several outputs, the one that is farthest from zero on average is named.
+    mean, deviation = max(
+        zip(np.ravel(data.y_train.mean(axis=0)), np.ravel(data.y_train.std(axis=0)), strict=True),
+        key=lambda pair: abs(pair[0]) - pair[1],
+    )
     if regression and abs(mean) > deviation:
         warnings.warn(
             f"The targets in {file.name} have the mean {mean:.3g} and the standard deviation {deviation:.3g}, so "

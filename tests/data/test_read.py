@@ -126,6 +126,24 @@ def test_test_examples_are_scaled_as_the_training_examples_are(tmp_path):
     np.testing.assert_allclose(scaled.y_test, (raw.y_test - raw.y_train.mean()) / raw.y_train.std(), atol=1e-12)
 
 
+def test_vectors_and_constants_are_standardized_too(tmp_path):
+    y = np.column_stack([TARGETS + 3, 0 * TARGETS + 5])
+    np.savez(tmp_path / "vectors.npz", x_train=ROWS, y_train=y)
+    with pytest.warns(UserWarning, match=r"have the mean 5 and the standard deviation 0"):
+        lz.read_dataset(tmp_path / "vectors.npz", n_test=0)
+    data = lz.read_dataset(tmp_path / "vectors.npz", n_test=0, standardize=True)
+    np.testing.assert_allclose(data.y_train.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(data.y_train.std(axis=0), [1, 0], atol=1e-12)
+    two = lz.read_dataset(write(tmp_path / "two.csv", [0.0, 1.0] * 10), n_test=0, standardize=True)
+    np.testing.assert_allclose(two.y_train, [-1, 1] * 10)
+
+
+def test_spaces_around_names_and_values_do_not_matter(tmp_path):
+    (tmp_path / "spaces.csv").write_text(" a , kind \n1, x\n1,y\n")
+    data = lz.read_dataset(tmp_path / "spaces.csv", target="kind", n_test=0)
+    assert data.classes == ["x", "y"]
+
+
 def test_data_that_need_scaling_are_named(tmp_path):
     with pytest.warns(UserWarning, match=r"raw\.csv have the mean .* and the standard deviation .* standardize=True"):
         lz.read_dataset(write(tmp_path / "raw.csv", 20 + TARGETS))
@@ -139,6 +157,13 @@ BAD = {
     "another kind": ("data.txt", "a,b\n1,2\n", {}, ValueError, r"^path must end with \.csv, \.npz or \.nc"),
     "empty": ("data.csv", "", {}, ValueError, "cannot be read as CSV"),
     "header only": ("data.csv", "a,b\n", {}, ValueError, "must have a header, .* and at least one row"),
+    "no header": (
+        "data.csv",
+        "1,-2.5\n3,4\n",
+        {},
+        ValueError,
+        "must begin with a header, but all names",
+    ),
     "one column": ("data.csv", "a\n1\n", {}, ValueError, "at least two columns"),
     "unknown target": ("data.csv", "a,b\n1,2\n", {"target": "c"}, ValueError, "^target must be one of a, b, got 'c'"),
     "text input": ("data.csv", "a,b\n1,2\nx,3\n", {}, ValueError, "column 'a' contains 'x'"),
