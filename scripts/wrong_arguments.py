@@ -213,6 +213,13 @@ def shards() -> Path:
 
 
 # Valid values by parameter name, or by function and parameter.
+def table() -> Path:
+    """Write a CSV file and return its path."""
+    file = Path(SCRATCH.name, "table.csv")
+    file.write_text("a,b,target\n" + "".join(f"{a / 10},{1 - a / 10},{a / 7}\n" for a in range(10)))
+    return file
+
+
 VALID: dict[str, Callable[[], Any]] = {
     "network": network,
     "variables": variables,
@@ -265,6 +272,8 @@ VALID: dict[str, Callable[[], Any]] = {
     "Separation.components": lambda: 2,
     "mixture.n_train": lambda: 20,
     "load_dataset.n_train": lambda: 16,
+    "read_dataset.path": table,
+    "read_dataset.n_train": lambda: 3,
     "Verdict.row.quantity": lambda: "kernel_drift",
     "Verdict.correction.quantity": lambda: "kernel_drift",
     "losses.get_loss.loss": lambda: "squared",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.arguments import check_count, check_flag, check_path
+from lazynet.arguments import check_count, check_flag, check_instance, check_path
 from lazynet.data._dataset import Dataset
 from lazynet.data._labels import class_targets, is_labels
 from lazynet.programs import entry
@@ -76,6 +76,8 @@ def read_dataset(
     n_test = None if n_test is None else check_count("n_test", n_test, 0)
     seed = check_count("split_seed", split_seed, 0)
     check_flag("standardize", standardize)
+    if target is not None:
+        check_instance("target", target, str)
     if file.suffix not in (".csv", *READERS):
         raise ValueError(f"path must end with .csv, .npz or .nc, got {str(file)!r}.")
     if not file.is_file():
